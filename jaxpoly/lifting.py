@@ -1,0 +1,170 @@
+"""Lifting: a quadratic network is a linear measurement of a low-rank matrix."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpoly import kernels
+from jaxpoly.lowrank import LowRank
+from jaxpoly.validation import check_block, check_lifting, check_low_rank, check_vector
+
+Debias = Literal["centre", "trace", "none"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Lifting:
+    """The measurement `A(L)_i = <x_i x_i^T, L> = x_i^T L x_i`.
+
+    Attributes:
+        inputs: X, shape (m, p), one sample a row.
+        sample_weight: w >= 0, shape (m,), or None for equal weights.  A zero
+            switches a sample off, so that one compiled shape serves every m; it
+            does not neutralise NaN in its row.
+
+    The constructor does not check; `measure`, `backproject` and `solve` do.
+
+    >>> import jax.numpy as jnp
+    >>> measure(Lifting(jnp.eye(2)), LowRank(jnp.ones((2, 1)), jnp.array([2.0]))).tolist()
+    [2.0, 2.0]
+    """
+
+    inputs: Array
+    sample_weight: Array | None = None
+
+
+def measure(lifting: Lifting, low_rank: LowRank) -> Array:
+    """Measure a low-rank matrix: `A(L)_i = sum_j d_j (x_i . f_j)^2`.
+
+    Args:
+        lifting: the inputs X, (m, p).
+        low_rank: L with factor (p, r) and diagonal (r,).
+
+    Returns:
+        The measurements, (m,).  One read of X.
+
+    Raises:
+        ValueError, TypeError: shapes that do not fit, or data that are not real numbers.
+    """
+    lifting = check_lifting(lifting)
+    low_rank = check_low_rank(low_rank, lifting.inputs, "low_rank")
+    return kernels.quadratic_forms(lifting.inputs, low_rank.factor, low_rank.diagonal)
+
+
+def backproject(lifting: Lifting, residual: ArrayLike, block: ArrayLike) -> Array:
+    """Apply the adjoint of `measure` to a block, without forming it.
+
+    `(1 / sum w) sum_i w_i residual_i x_i (x_i . block)`; the adjoint identity is
+    `<measure(L), w v> = (sum w) <L, backproject(v)>`.
+
+    Args:
+        lifting: the inputs X, (m, p), and weights.
+        residual: one number a sample, (m,).
+        block: (p, k).
+
+    Returns:
+        (p, k).  Two reads of X.
+
+    Raises:
+        ValueError, TypeError: shapes that do not fit, or data that are not real numbers.
+
+    >>> import jax.numpy as jnp
+    >>> backproject(Lifting(jnp.eye(2)), jnp.array([1.0, 3.0]), jnp.eye(2)).tolist()
+    [[0.5, 0.0], [0.0, 1.5]]
+    """
+    lifting = check_lifting(lifting)
+    residual = check_vector("residual", residual, lifting.inputs)
+    block = check_block(block, lifting.inputs)
+    row_weight = normalised_weight(lifting) * residual
+    return kernels.weighted_gram_product(lifting.inputs, row_weight, block)
+
+
+def normalised_weight(lifting: Lifting) -> Array:
+    """Return `w_i / sum w`, (m,); all zero where the sum is zero."""
+    num_samples = lifting.inputs.shape[0]
+    if lifting.sample_weight is None:
+        return jnp.full((num_samples,), 1 / num_samples, lifting.inputs.dtype)
+    total = jnp.sum(lifting.sample_weight)
+    return jnp.where(total > 0, lifting.sample_weight / jnp.where(total > 0, total, 1), 0)
+
+
+def weighted_mean(lifting: Lifting, values: Array) -> Array:
+    """Return `sum_i w_i values_i / sum w`, a scalar."""
+    return jnp.sum(normalised_weight(lifting) * values)
+
+
+def weighted_norm(lifting: Lifting, values: Array) -> Array:
+    """Return `sqrt(sum_i w_i values_i^2 / sum w)`, a scalar, without overflow or underflow."""
+    peak = jnp.max(jnp.abs(values))
+    unit = values / jnp.where(peak > 0, peak, 1)
+    return peak * jnp.sqrt(weighted_mean(lifting, unit**2))
+
+
+def fitted_intercept(lifting: Lifting, residual: Array, debias: Debias) -> Array:
+    """Return the constant that the fit adds to A(L): `-mean(residual)` if centred, else 0."""
+    if debias == "centre":
+        return -weighted_mean(lifting, residual)
+    return jnp.zeros((), residual.dtype)
+
+
+def centre(lifting: Lifting, values: Array, debias: Debias) -> Array:
+    """Subtract the weighted mean for `debias="centre"`; return `values` as they are else."""
+    return values + fitted_intercept(lifting, values, debias)
+
+
+def _debiased_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Array, Array]:
+    """Return row weights v and shift s with `G = X^T diag(v) X - s I`."""
+    row_weight = normalised_weight(lifting) * centre(lifting, residual, debias) / 2
+    if debias == "trace":
+        return row_weight, jnp.sum(row_weight)
+    return row_weight, jnp.zeros((), residual.dtype)
+
+
+def gradient_map(
+    lifting: Lifting, residual: Array, debias: Debias = "centre"
+) -> Callable[[Array], Array]:
+    """Return the debiased gradient G as a map of blocks, (p, k) to (p, k).
+
+    With res = A(L) - y and weighted means E over the samples:
+
+    - `"centre"`: `G = E[(res - E res) x x^T] / 2`, half the gradient of the
+      least squares loss `E(res + c)^2 / 2` whose intercept c is fitted freely,
+      for any law of x.  Subtracting the mean from res alone is enough: it is the
+      same as subtracting the means of res and of x x^T.
+    - `"trace"`: `G = (E[res x x^T] - E[res] I) / 2`, the paper's correction,
+      unbiased for x ~ N(0, I) only (doi 10.1109/TSP.2019.2916743).
+    - `"none"`: `G = E[res x x^T] / 2`, the plain gradient.
+
+    For x ~ N(0, I) the expectation of the first two is `L - L*`.
+
+    >>> import jax.numpy as jnp
+    >>> gradient = gradient_map(Lifting(jnp.eye(2)), jnp.array([1.0, 3.0]))
+    >>> gradient(jnp.eye(2)).tolist()
+    [[-0.25, 0.0], [0.0, 0.25]]
+    """
+    row_weight, shift = _debiased_parts(lifting, residual, debias)
+
+    def gradient(block: Array) -> Array:
+        product = kernels.weighted_gram_product(lifting.inputs, row_weight, block)
+        return product - shift * block if debias == "trace" else product
+
+    return gradient
+
+
+def dense_gradient(lifting: Lifting, residual: Array, debias: Debias = "centre") -> Array:
+    """Return the debiased gradient of `gradient_map` as a (p, p) array, O(m p^2)."""
+    row_weight, shift = _debiased_parts(lifting, residual, debias)
+    gram = kernels.weighted_gram(lifting.inputs, row_weight)
+    if debias == "trace":
+        return gram - shift * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    return gram
+
+
+def measure_tangent(lifting: Lifting, basis: Array, direction: Array) -> Array:
+    """Measure the tangent vector `V D^T + D V^T`: `2 sum_j (x_i . v_j)(x_i . d_j)`, (m,)."""
+    return 2 * kernels.bilinear_forms(lifting.inputs, basis, direction)

@@ -1,0 +1,195 @@
+"""Checks of shapes, dtypes and static options; they raise while tracing.
+
+Values are not checked here: NaN, divergence and degenerate data become a status.
+"""
+
+import dataclasses
+import math
+import numbers
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def as_float_array(name: str, value: Any, ndim: int, dtype: Any = None) -> Array:
+    """Return `value` as a real floating array of `ndim` axes, or say what is wrong.
+
+    Lists, integers and booleans become the default float; float16 and bfloat16
+    become float32; `dtype` overrides.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill it, or give sample_weight=0 to such rows")
+    if not isinstance(value, list | tuple | np.ndarray | np.generic | jax.Array | numbers.Number):
+        raise TypeError(
+            f"{name} is a {type(value).__module__}.{type(value).__name__}; expected a JAX or "
+            "numpy array or a list of numbers: convert it with numpy.asarray(...), or "
+            ".toarray() if it is sparse"
+        )
+    if not isinstance(value, jax.Array):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is a ragged list: {error}") from error
+    if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {value.dtype}; expected real numbers")
+    if value.ndim != ndim:
+        raise ValueError(
+            f"{name} has shape {value.shape}; expected {ndim} axes{_hint(value, ndim)}"
+        )
+    if dtype is None:
+        dtype = _working_dtype(name, value)
+    return jnp.asarray(value).astype(dtype)
+
+
+def _hint(value: Any, ndim: int) -> str:
+    if ndim == 1 and value.ndim == 2 and 1 in value.shape:
+        return ": pass its .ravel()"
+    if value.ndim == ndim + 1:
+        return ": use jax.vmap for a batch of problems"
+    return ""
+
+
+def _working_dtype(name: str, value: Any) -> Any:
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return jnp.result_type(float)
+    if jnp.finfo(value.dtype).bits < 32:
+        return jnp.float32
+    if jnp.finfo(value.dtype).bits >= 64 and jnp.result_type(float) == jnp.float32:
+        warnings.warn(
+            f"{name} is {value.dtype} but jax_enable_x64 is off: computing in float32",
+            stacklevel=4,
+        )
+        return jnp.float32
+    return jnp.float64 if jnp.finfo(value.dtype).bits >= 64 else jnp.float32
+
+
+def check_lifting(lifting: Any) -> Any:
+    """Return the lifting with float arrays of fitting shapes."""
+    for field in ("inputs", "sample_weight"):
+        if not hasattr(lifting, field):
+            raise TypeError(
+                f"lifting is a {type(lifting).__name__}; expected jaxpoly.Lifting(inputs)"
+            )
+    inputs = as_float_array("lifting.inputs", lifting.inputs, ndim=2)
+    if 0 in inputs.shape:
+        raise ValueError(
+            f"lifting.inputs has shape {inputs.shape}; expected at least one sample and one column"
+        )
+    weight = lifting.sample_weight
+    if weight is not None:
+        weight = check_vector("lifting.sample_weight", weight, inputs)
+    return dataclasses.replace(lifting, inputs=inputs, sample_weight=weight)
+
+
+def check_weight_values(weight: Array | None) -> None:
+    """Refuse negative or all-zero weights where their values are known."""
+    if weight is None or isinstance(weight, jax.core.Tracer):
+        return
+    if bool(jnp.any(weight < 0)):
+        raise ValueError("lifting.sample_weight has negative entries; expected weights >= 0")
+    if not bool(jnp.any(weight != 0)):
+        raise ValueError("lifting.sample_weight is all zero; expected some positive weight")
+
+
+def check_vector(name: str, value: ArrayLike, inputs: Array) -> Array:
+    """Return `value` as an (m,) array in the dtype of the inputs."""
+    vector = as_float_array(name, value, ndim=1, dtype=inputs.dtype)
+    if vector.shape[0] != inputs.shape[0]:
+        raise ValueError(
+            f"{name} has length {vector.shape[0]}, but lifting.inputs has {inputs.shape[0]} "
+            f"rows (shape {inputs.shape})"
+        )
+    return vector
+
+
+def check_block(block: ArrayLike, inputs: Array) -> Array:
+    """Return `block` as a (p, k) array in the dtype of the inputs."""
+    block = as_float_array("block", block, ndim=2, dtype=inputs.dtype)
+    if block.shape[0] != inputs.shape[1]:
+        raise ValueError(
+            f"block has shape {block.shape}; expected ({inputs.shape[1]}, k) to fit "
+            f"lifting.inputs of shape {inputs.shape}"
+        )
+    return block
+
+
+def check_low_rank(low_rank: Any, inputs: Array, name: str) -> Any:
+    """Return the LowRank with a (p, r) factor and an (r,) diagonal that fit the inputs."""
+    if not (hasattr(low_rank, "factor") and hasattr(low_rank, "diagonal")):
+        raise TypeError(f"{name} is a {type(low_rank).__name__}; expected jaxpoly.LowRank")
+    factor = as_float_array(f"{name}.factor", low_rank.factor, ndim=2, dtype=inputs.dtype)
+    diagonal = as_float_array(f"{name}.diagonal", low_rank.diagonal, ndim=1, dtype=inputs.dtype)
+    if factor.shape != (inputs.shape[1], diagonal.shape[0]):
+        raise ValueError(
+            f"{name} has factor {factor.shape} and diagonal {diagonal.shape}; expected (p, r) and "
+            f"(r,) with p = {inputs.shape[1]} from lifting.inputs of shape {inputs.shape}"
+        )
+    return dataclasses.replace(low_rank, factor=factor, diagonal=diagonal)
+
+
+def check_count(name: str, value: Any, minimum: int) -> int:
+    """Return a static integer of at least `minimum`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(
+            f"{name} is {value!r} of type {type(value).__name__}; expected a Python int "
+            "(it sets array shapes, so it can be neither traced nor a float)"
+        )
+    if value < minimum:
+        raise ValueError(f"{name} is {value}; expected at least {minimum}")
+    return int(value)
+
+
+def check_rank_fits(rank: int, dim: int) -> None:
+    """Refuse a rank above the dimension."""
+    if rank > dim:
+        raise ValueError(f"rank is {rank}, above the input dimension p = {dim}; expected rank <= p")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Refuse a static option that is not one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def check_step_size(step_size: Any) -> Any:
+    """Refuse a step size that is known and not a positive finite number."""
+    if step_size is None or isinstance(step_size, jax.Array):
+        return step_size
+    if isinstance(step_size, bool) or not isinstance(
+        step_size, float | int | np.number | np.ndarray
+    ):
+        raise TypeError(f"step_size is {step_size!r}; expected a positive number or None")
+    if not (np.all(np.isfinite(step_size)) and np.all(np.asarray(step_size) > 0)):
+        raise ValueError(f"step_size is {step_size!r}; expected a positive finite number or None")
+    return step_size
+
+
+def check_tolerance(rtol: Any) -> Any:
+    """Refuse a tolerance that is known and negative or NaN."""
+    if isinstance(rtol, numbers.Real) and (math.isnan(rtol) or rtol < 0):
+        raise ValueError(f"rtol is {rtol}; expected a number >= 0, or None")
+    return rtol
+
+
+def check_key(key: Any) -> Array:
+    """Return a typed JAX random key; old-style uint32 keys are accepted."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(
+            f"key is {key!r}; expected a JAX key: jax.random.key({key!r})"
+            if isinstance(key, int)
+            else f"key is a {type(key).__name__}; expected a JAX key, jax.random.key(0)"
+        )
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        typed = jnp.asarray(key)
+    elif key.dtype == jnp.uint32:
+        typed = jax.random.wrap_key_data(jnp.asarray(key))
+    else:
+        raise TypeError(f"key has dtype {key.dtype}; expected a JAX key, jax.random.key(0)")
+    if typed.shape != ():
+        raise ValueError(f"key has batch shape {typed.shape}; expected one key: use jax.vmap")
+    return typed
