@@ -1,0 +1,1 @@
+"""Solvers: frozen dataclasses with `init` and `step`; numbers are leaves, structure is static."""
