@@ -1,0 +1,70 @@
+"""Learn two-layer quadratic networks by low-rank matrix estimation, in JAX.
+
+`y = sum_j a_j (w_j . x)^2` is a linear measurement `x^T L x` of a symmetric
+matrix L of rank r.  Lift, descend with a threshold to rank r or on the factor,
+and read the neurons off L.
+"""
+
+from jaxpoly import lowrank
+from jaxpoly.driver import Record, Run, Solver, advance, finish, init_run, solve, trajectory
+from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
+from jaxpoly.lowrank import LowRank, eigen_form, to_dense
+from jaxpoly.metrics import (
+    NeuronMatch,
+    match_neurons,
+    relative_error,
+    spectral_error,
+    subspace_angle,
+)
+from jaxpoly.network import QuadraticNetwork
+from jaxpoly.sampling import Problem, sample_problem, sample_truth
+from jaxpoly.solvers.factored import FactoredDescent, factored_descent
+from jaxpoly.solvers.hard_thresholding import ApRom, EpRom, ap_rom, ep_rom
+from jaxpoly.state import Solution, SolveError, State, Status, describe, raise_if_failed
+from jaxpoly.threshold import EighThreshold, KrylovThreshold, SubspaceThreshold
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ApRom",
+    "EighThreshold",
+    "EpRom",
+    "FactoredDescent",
+    "KrylovThreshold",
+    "Lifting",
+    "LowRank",
+    "NeuronMatch",
+    "Problem",
+    "QuadraticNetwork",
+    "Record",
+    "Run",
+    "Solution",
+    "SolveError",
+    "Solver",
+    "State",
+    "Status",
+    "SubspaceThreshold",
+    "advance",
+    "ap_rom",
+    "backproject",
+    "dense_gradient",
+    "describe",
+    "eigen_form",
+    "ep_rom",
+    "factored_descent",
+    "finish",
+    "gradient_map",
+    "init_run",
+    "lowrank",
+    "match_neurons",
+    "measure",
+    "raise_if_failed",
+    "relative_error",
+    "sample_problem",
+    "sample_truth",
+    "solve",
+    "spectral_error",
+    "subspace_angle",
+    "to_dense",
+    "trajectory",
+]
