@@ -40,7 +40,7 @@ def apply(low_rank: LowRank, block: Array) -> Array:
 
 def to_dense(low_rank: LowRank) -> Array:
     """Return L as a (p, p) array."""
-    return matmul(low_rank.factor * low_rank.diagonal, low_rank.factor.T)
+    return matmul(low_rank.factor * low_rank.diagonal[None, :], low_rank.factor.T)
 
 
 def scale(low_rank: LowRank, scalar: Array | float) -> LowRank:
@@ -74,7 +74,7 @@ def core(low_rank: LowRank) -> tuple[Array, Array]:
     rounding, where sums of inner products would lose half of the digits.
     """
     basis, triangle = jnp.linalg.qr(low_rank.factor)
-    return basis, matmul(triangle * low_rank.diagonal, triangle.T)
+    return basis, matmul(triangle * low_rank.diagonal[None, :], triangle.T)
 
 
 def norm(low_rank: LowRank) -> Array:

@@ -57,7 +57,7 @@ class FactoredDescent:
             spectral = lowrank.scale(spectral, curvature_step)
         magnitude = jnp.abs(spectral.diagonal)
         size = jnp.where(magnitude[0] > 0, magnitude[0], 1)
-        factor = spectral.factor * jnp.sqrt(magnitude / size)
+        factor = spectral.factor * jnp.sqrt(magnitude / size)[None, :]
         signs = jnp.where(spectral.diagonal < 0, -1, 1).astype(targets.dtype)
         estimate = LowRank(jnp.sqrt(size) * factor, signs)
         residual = measure(lifting, estimate) - targets
@@ -74,7 +74,7 @@ class FactoredDescent:
         image = gradient_map(lifting, state.residual, self.debias)(basis)
         natural, stationarity = tangent_step(lifting, state.residual, basis, image, self.debias)
         # The slope is free of units; a step of U moves L by about |U|^2 times as much.
-        slope = curvature_step / size * matmul(image, triangle) * signs
+        slope = curvature_step / size * matmul(image, triangle) * signs[None, :]
         gram_norm = lowrank.guarded_eigh(matmul_rows(triangle, triangle))[0][-1]
         divisor = curvature_step * gram_norm
         natural = natural / jnp.where(divisor > 0, divisor, 1)
