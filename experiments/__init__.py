@@ -1,0 +1,1 @@
+"""Experiments: every claim a command, `python -m experiments NAME`."""

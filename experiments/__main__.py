@@ -1,0 +1,5 @@
+"""Command line: `python -m experiments NAME --help`."""
+
+from experiments.cli import main
+
+main()
