@@ -6,7 +6,7 @@ and read the neurons off L.
 """
 
 from jaxpoly import lowrank
-from jaxpoly.driver import Record, Run, Solver, advance, finish, init_run, solve, trajectory
+from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
 from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
 from jaxpoly.lowrank import LowRank, eigen_form, to_dense
 from jaxpoly.metrics import (
@@ -17,6 +17,7 @@ from jaxpoly.metrics import (
     subspace_angle,
 )
 from jaxpoly.network import QuadraticNetwork
+from jaxpoly.run import Run, Solver
 from jaxpoly.sampling import Problem, sample_problem, sample_truth
 from jaxpoly.solvers.factored import FactoredDescent, factored_descent
 from jaxpoly.solvers.hard_thresholding import ApRom, EpRom, ap_rom, ep_rom

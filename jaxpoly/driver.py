@@ -1,19 +1,18 @@
-"""The loop around a solver: it decides when to stop, and says how it went."""
+"""The entry points: validate, then run a solver inside one jitted loop."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxpoly import lowrank
-from jaxpoly.lifting import Debias, Lifting, centre, fitted_intercept, weighted_norm
+from jaxpoly.lifting import Lifting, centre, weighted_norm
 from jaxpoly.lowrank import LowRank
-from jaxpoly.precision import default_rtol, stationarity_tolerance
+from jaxpoly.precision import default_rtol
+from jaxpoly.run import Run, Solver, begin, judge, relative_residual
 from jaxpoly.state import Solution, State, Status
 from jaxpoly.validation import (
     check_count,
@@ -25,51 +24,6 @@ from jaxpoly.validation import (
     check_vector,
     check_weight_values,
 )
-
-# STALLED: over so many steps the residual fell by less than this fraction and the
-# stationarity, which goes on falling where noise keeps the residual up, by less than half.
-STALL_STEPS = 100
-STALL_DECREASE = 1e-3
-STALL_STATIONARITY = 0.5
-# DIVERGED: the relative residual has grown by this factor.
-DIVERGENCE_FACTOR = 1e3
-
-
-class Solver(Protocol):
-    """What the driver needs of a solver: a registered pytree with these members."""
-
-    @property
-    def rank(self) -> int: ...
-    @property
-    def debias(self) -> Debias: ...
-    def init(
-        self, lifting: Lifting, targets: Array, key: Array, start: LowRank | None = None
-    ) -> State: ...
-    def step(self, lifting: Lifting, targets: Array, state: State) -> State: ...
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Run:
-    """A solve in progress: the solver's state and what the driver knows of it.
-
-    Attributes:
-        state: the solver's state.
-        best: the solution as it would be returned now; its status is MAX_STEPS
-            while the run can go on.
-        target_norm: the norm that residuals are relative to.
-        milestone: relative residual and stationarity, one of which has to be
-            undercut visibly for the run not to stall, (2,).
-        milestone_step: the step at which that happened last.
-        ceiling: relative residual above which the run counts as diverged.
-    """
-
-    state: State
-    best: Solution
-    target_norm: Array
-    milestone: Array
-    milestone_step: Array
-    ceiling: Array
 
 
 def solve(
@@ -122,7 +76,7 @@ def solve(
 
 @jax.jit
 def _solve(solver, lifting, targets, key, max_steps, rtol, start) -> Solution:
-    run = _init_run(solver, lifting, targets, key, rtol, start)
+    run = begin(solver, lifting, targets, key, rtol, start)
     return finish(_advance(solver, lifting, targets, run, max_steps, rtol))
 
 
@@ -150,7 +104,7 @@ def init_run(
     """
     lifting, targets, key, start = _check(solver, lifting, targets, key, start)
     _, rtol = _check_limits(0, rtol, lifting.inputs)
-    return _jit_init_run(solver, lifting, targets, key, rtol, start)
+    return _begin(solver, lifting, targets, key, rtol, start)
 
 
 def advance(
@@ -175,45 +129,6 @@ def finish(run: Run) -> Solution:
     return run.best
 
 
-def _init_run(solver, lifting, targets, key, rtol, start) -> Run:
-    state = solver.init(lifting, targets, key, start)
-    # One reduction of X tells both; tests by entry would write m x p masks down.
-    largest_input = jnp.max(jnp.abs(lifting.inputs))
-    weight = lifting.sample_weight
-    usable = jnp.isfinite(largest_input) & _all_finite((weight, targets, start))
-    if weight is not None:
-        usable &= jnp.all(weight >= 0)
-    target_norm = weighted_norm(lifting, centre(lifting, targets, solver.debias))
-    # A constant target leaves only rounding after its mean is taken off.
-    noise_floor = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
-    degenerate = (target_norm <= noise_floor) | (largest_input == 0)
-
-    sound = usable & ~degenerate & _all_finite(state.estimate)
-    empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)
-    shown = _select(sound, state.estimate, empty)
-    residual = jnp.where(sound, state.residual, -targets)
-    relative = _relative_residual(lifting, residual, target_norm, solver.debias)
-    intercept = fitted_intercept(lifting, residual, solver.debias)
-
-    status = jnp.int32(Status.MAX_STEPS)
-    status = jnp.where(relative <= rtol, Status.CONVERGED, status)
-    status = jnp.where(~_all_finite(state.estimate), Status.DIVERGED, status)
-    status = jnp.where(degenerate, Status.DEGENERATE, status)
-    status = jnp.where(~usable, Status.NONFINITE_INPUT, status).astype(jnp.int32)
-    best = Solution(
-        value=shown,
-        intercept=jnp.where(usable, intercept, 0),
-        status=status,
-        num_steps=jnp.int32(0),
-        relative_residual=jnp.where(usable, relative, jnp.inf),
-        stationarity=state.stationarity,
-        underdetermined=_num_samples(lifting) < _num_unknowns(lifting, solver),
-    )
-    ceiling = DIVERGENCE_FACTOR * jnp.maximum(relative, 1)
-    milestone = jnp.stack([best.relative_residual, state.stationarity])
-    return Run(state, best, target_norm, milestone, jnp.int32(0), ceiling)
-
-
 def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
     last = run.best.num_steps + num_steps
 
@@ -222,45 +137,12 @@ def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
 
     def body(run):
         state = solver.step(lifting, targets, run.state)
-        return _judge(solver, lifting, run, state, rtol)
+        return judge(solver, lifting, run, state, rtol)
 
     return lax.while_loop(unfinished, body, run)
 
 
-def _judge(solver, lifting, run: Run, state: State, rtol) -> Run:
-    """Return the run after a step to `state`: best iterate, milestone and status."""
-    former, num_steps = run.best, run.best.num_steps + 1
-    relative = _relative_residual(lifting, state.residual, run.target_norm, solver.debias)
-    better = relative < former.relative_residual
-    lowest = jnp.where(better, relative, former.relative_residual)
-    reached = jnp.stack([lowest, state.stationarity])
-    factors = jnp.array([1 - STALL_DECREASE, STALL_STATIONARITY], lowest.dtype)
-    progress = reached < factors * run.milestone
-    visible = jnp.any(progress)
-    milestone = jnp.where(progress, reached, run.milestone)
-    milestone_step = jnp.where(visible, num_steps, run.milestone_step)
-
-    stationary = state.stationarity <= stationarity_tolerance(state.residual.dtype)
-    diverged = ~_all_finite(state.estimate) | ~(relative <= run.ceiling)
-    stalled = num_steps - milestone_step >= STALL_STEPS
-    status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
-    status = jnp.where(stationary, Status.STATIONARY, status)
-    status = jnp.where(diverged, Status.DIVERGED, status)
-    status = jnp.where(better & (relative <= rtol), Status.CONVERGED, status)
-    intercept = fitted_intercept(lifting, state.residual, solver.debias)
-    best = Solution(
-        value=_select(better, state.estimate, former.value),
-        intercept=jnp.where(better, intercept, former.intercept),
-        status=status.astype(jnp.int32),
-        num_steps=num_steps,
-        relative_residual=lowest,
-        stationarity=state.stationarity,
-        underdetermined=former.underdetermined,
-    )
-    return Run(state, best, run.target_norm, milestone, milestone_step, run.ceiling)
-
-
-_jit_init_run = jax.jit(_init_run)
+_begin = jax.jit(begin)
 _jit_advance = jax.jit(_advance)
 
 
@@ -320,7 +202,7 @@ def _trajectory(solver, lifting, targets, key, num_steps, start) -> tuple[State,
         state = solver.step(lifting, targets, state)
         centred = centre(lifting, state.residual, solver.debias)
         loss = weighted_norm(lifting, centred) ** 2 / 2
-        relative = _relative_residual(lifting, state.residual, target_norm, solver.debias)
+        relative = relative_residual(lifting, state.residual, target_norm, solver.debias)
         record = Record(loss, relative, state.step_size, state.stationarity, state.estimate)
         return state, record
 
@@ -347,28 +229,3 @@ def _check_limits(max_steps: Any, rtol: Any, inputs: Array) -> tuple[Array, Arra
     if rtol is None:
         rtol = default_rtol(inputs.dtype, inputs.shape[1])
     return jnp.asarray(max_steps, jnp.int32), jnp.asarray(check_tolerance(rtol), inputs.dtype)
-
-
-def _all_finite(tree: Any) -> Array:
-    leaves = jax.tree.leaves(tree)
-    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
-
-
-def _select(condition: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(partial(jnp.where, condition), new, old)
-
-
-def _relative_residual(lifting, residual, target_norm, debias) -> Array:
-    size = weighted_norm(lifting, centre(lifting, residual, debias))
-    return size / jnp.where(target_norm > 0, target_norm, 1)
-
-
-def _num_samples(lifting: Lifting) -> Array:
-    if lifting.sample_weight is None:
-        return jnp.int32(lifting.inputs.shape[0])
-    return jnp.sum(lifting.sample_weight != 0, dtype=jnp.int32)
-
-
-def _num_unknowns(lifting: Lifting, solver: Solver) -> int:
-    dim, rank = lifting.inputs.shape[1], solver.rank
-    return dim * rank - math.comb(rank, 2) + (solver.debias == "centre")

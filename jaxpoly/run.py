@@ -1,0 +1,169 @@
+"""A run: what is known of a solve in progress, and when it ends."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpoly import lowrank
+from jaxpoly.lifting import Debias, Lifting, centre, fitted_intercept, weighted_norm
+from jaxpoly.lowrank import LowRank
+from jaxpoly.precision import stationarity_tolerance
+from jaxpoly.state import Solution, State, Status
+
+# STALLED: over so many steps the residual fell by less than this fraction and the
+# stationarity, which goes on falling where noise keeps the residual up, by less than half.
+STALL_STEPS = 100
+STALL_DECREASE = 1e-3
+STALL_STATIONARITY = 0.5
+# DIVERGED: the relative residual has grown by this factor.
+DIVERGENCE_FACTOR = 1e3
+
+
+class Solver(Protocol):
+    """What the driver needs of a solver: a registered pytree with these members."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def debias(self) -> Debias: ...
+    def init(
+        self, lifting: Lifting, targets: Array, key: Array, start: LowRank | None = None
+    ) -> State: ...
+    def step(self, lifting: Lifting, targets: Array, state: State) -> State: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Run:
+    """A solve in progress: the solver's state and what the driver knows of it.
+
+    Attributes:
+        state: the solver's state.
+        best: the solution as it would be returned now; its status is MAX_STEPS
+            while the run can go on.
+        target_norm: the norm that residuals are relative to.
+        milestone: relative residual and stationarity, one of which has to be
+            undercut visibly for the run not to stall, (2,).
+        milestone_step: the step at which that happened last.
+        ceiling: relative residual above which the run counts as diverged.
+    """
+
+    state: State
+    best: Solution
+    target_norm: Array
+    milestone: Array
+    milestone_step: Array
+    ceiling: Array
+
+
+def begin(
+    solver: Solver,
+    lifting: Lifting,
+    targets: Array,
+    key: Array,
+    rtol: Array,
+    start: LowRank | None,
+) -> Run:
+    """Return a run before its first step; unusable or degenerate data end it at once."""
+    state = solver.init(lifting, targets, key, start)
+    # One reduction of X tells both; tests by entry would write m x p masks down.
+    largest_input = jnp.max(jnp.abs(lifting.inputs))
+    weight = lifting.sample_weight
+    usable = jnp.isfinite(largest_input) & _all_finite((weight, targets, start))
+    if weight is not None:
+        usable &= jnp.all(weight >= 0)
+    target_norm = weighted_norm(lifting, centre(lifting, targets, solver.debias))
+    # A constant target leaves only rounding after its mean is taken off.
+    noise_floor = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
+    degenerate = (target_norm <= noise_floor) | (largest_input == 0)
+
+    sound = usable & ~degenerate & _all_finite(state.estimate)
+    empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)
+    shown = _select(sound, state.estimate, empty)
+    residual = jnp.where(sound, state.residual, -targets)
+    relative = relative_residual(lifting, residual, target_norm, solver.debias)
+    intercept = fitted_intercept(lifting, residual, solver.debias)
+
+    status = jnp.int32(Status.MAX_STEPS)
+    status = jnp.where(relative <= rtol, Status.CONVERGED, status)
+    status = jnp.where(~_all_finite(state.estimate), Status.DIVERGED, status)
+    status = jnp.where(degenerate, Status.DEGENERATE, status)
+    status = jnp.where(~usable, Status.NONFINITE_INPUT, status).astype(jnp.int32)
+    best = Solution(
+        value=shown,
+        intercept=jnp.where(usable, intercept, 0),
+        status=status,
+        num_steps=jnp.int32(0),
+        relative_residual=jnp.where(usable, relative, jnp.inf),
+        stationarity=state.stationarity,
+        underdetermined=_num_samples(lifting) < _num_unknowns(lifting, solver),
+    )
+    ceiling = DIVERGENCE_FACTOR * jnp.maximum(relative, 1)
+    milestone = jnp.stack([best.relative_residual, state.stationarity])
+    return Run(state, best, target_norm, milestone, jnp.int32(0), ceiling)
+
+
+def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array) -> Run:
+    """Return the run after a step to `state`: best iterate, milestone and status."""
+    former, num_steps = run.best, run.best.num_steps + 1
+    relative = relative_residual(lifting, state.residual, run.target_norm, solver.debias)
+    better = relative < former.relative_residual
+    lowest = jnp.where(better, relative, former.relative_residual)
+    reached = jnp.stack([lowest, state.stationarity])
+    factors = jnp.array([1 - STALL_DECREASE, STALL_STATIONARITY], lowest.dtype)
+    progress = reached < factors * run.milestone
+    visible = jnp.any(progress)
+    milestone = jnp.where(progress, reached, run.milestone)
+    milestone_step = jnp.where(visible, num_steps, run.milestone_step)
+
+    stationary = state.stationarity <= stationarity_tolerance(state.residual.dtype)
+    diverged = ~_all_finite(state.estimate) | ~(relative <= run.ceiling)
+    stalled = num_steps - milestone_step >= STALL_STEPS
+    status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
+    status = jnp.where(stationary, Status.STATIONARY, status)
+    status = jnp.where(diverged, Status.DIVERGED, status)
+    status = jnp.where(better & (relative <= rtol), Status.CONVERGED, status)
+    intercept = fitted_intercept(lifting, state.residual, solver.debias)
+    best = Solution(
+        value=_select(better, state.estimate, former.value),
+        intercept=jnp.where(better, intercept, former.intercept),
+        status=status.astype(jnp.int32),
+        num_steps=num_steps,
+        relative_residual=lowest,
+        stationarity=state.stationarity,
+        underdetermined=former.underdetermined,
+    )
+    return Run(state, best, run.target_norm, milestone, milestone_step, run.ceiling)
+
+
+def _all_finite(tree: Any) -> Array:
+    leaves = jax.tree.leaves(tree)
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
+
+
+def _select(condition: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(partial(jnp.where, condition), new, old)
+
+
+def relative_residual(
+    lifting: Lifting, residual: Array, target_norm: Array, debias: Debias
+) -> Array:
+    """Return the norm of the residual, intercept included, over that of the targets."""
+    size = weighted_norm(lifting, centre(lifting, residual, debias))
+    return size / jnp.where(target_norm > 0, target_norm, 1)
+
+
+def _num_samples(lifting: Lifting) -> Array:
+    if lifting.sample_weight is None:
+        return jnp.int32(lifting.inputs.shape[0])
+    return jnp.sum(lifting.sample_weight != 0, dtype=jnp.int32)
+
+
+def _num_unknowns(lifting: Lifting, solver: Solver) -> int:
+    dim, rank = lifting.inputs.shape[1], solver.rank
+    return dim * rank - math.comb(rank, 2) + (solver.debias == "centre")
