@@ -104,7 +104,7 @@ def init_run(
     """
     lifting, targets, key, start = _check(solver, lifting, targets, key, start)
     _, rtol = _check_limits(0, rtol, lifting.inputs)
-    return _begin(solver, lifting, targets, key, rtol, start)
+    return _jit_begin(solver, lifting, targets, key, rtol, start)
 
 
 def advance(
@@ -142,7 +142,7 @@ def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
     return lax.while_loop(unfinished, body, run)
 
 
-_begin = jax.jit(begin)
+_jit_begin = jax.jit(begin)
 _jit_advance = jax.jit(_advance)
 
 

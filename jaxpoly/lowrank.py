@@ -78,8 +78,10 @@ def core(low_rank: LowRank) -> tuple[Array, Array]:
 
 
 def norm(low_rank: LowRank) -> Array:
-    """Return the Frobenius norm of L, a scalar, accurate also under cancellation."""
-    return jnp.linalg.norm(core(low_rank)[1])
+    """Return the Frobenius norm of L, a scalar, accurate under cancellation and at any scale."""
+    small = core(low_rank)[1]
+    peak = jnp.max(jnp.abs(small))
+    return peak * jnp.linalg.norm(small / jnp.where(peak > 0, peak, 1))
 
 
 def guarded_eigh(matrix: Array) -> tuple[Array, Array]:
@@ -88,8 +90,10 @@ def guarded_eigh(matrix: Array) -> tuple[Array, Array]:
     LAPACK may answer a matrix with one NaN with partly finite numbers, and some
     decompositions never return on an infinity.
     """
+    finite = jnp.isfinite(matrix).all()
     symmetric = (matrix + matrix.T) / 2
-    return jnp.linalg.eigh(jnp.where(jnp.isfinite(matrix).all(), symmetric, jnp.nan))
+    eigenvalues, eigenvectors = jnp.linalg.eigh(jnp.where(finite, symmetric, jnp.nan))
+    return eigenvalues, jnp.where(finite, eigenvectors, jnp.nan)
 
 
 def truncate_matrix(matrix: Array, rank: int, positive: bool = False) -> LowRank:
@@ -117,8 +121,8 @@ def eigen_form(low_rank: LowRank, rank: int | None = None, positive: bool = Fals
     """Return the best approximation of L of rank `rank` in eigenvector form.
 
     `L = V diag(lambda) V^T` with V (p, rank) orthonormal and |lambda| descending;
-    `rank=None` keeps the number of columns.  A rank above the number of columns
-    is filled with zero eigenvalues.  Cost O(p r^2), never p x p.
+    `rank=None` keeps the number of columns, at most p.  A rank above the number of
+    columns is filled with zero eigenvalues.  Cost O(p r^2), never p x p.
 
     >>> import jax.numpy as jnp
     >>> eigen_form(LowRank(2 * jnp.eye(3)[:, :1], jnp.array([-1.0])), rank=2).diagonal.tolist()

@@ -15,7 +15,7 @@ from jaxpoly.precision import matmul, matmul_rows
 def relative_error(estimate: LowRank, truth: LowRank) -> Array:
     """Return the Frobenius error `|L - L*|_F / |L*|_F`, a scalar, without p x p.
 
-    Accurate to rounding also where the two nearly agree.
+    Accurate to rounding also where the two nearly agree; infinite or NaN for L* = 0.
 
     >>> import jax.numpy as jnp
     >>> truth = LowRank(jnp.eye(3)[:, :1], jnp.array([2.0]))
@@ -45,9 +45,9 @@ def _spectral_norm(low_rank: LowRank) -> Array:
 def subspace_angle(estimate: LowRank, truth: LowRank) -> Array:
     """Return the largest principal angle between the ranges, in radians in [0, pi/2].
 
-    The range is spanned by the columns of the factor; the one of lower dimension
-    is compared with its projection on the other.  Computed from its sine, so that
-    small angles are accurate to rounding.
+    The range is taken to be spanned by all columns of the factor, so leave out those
+    of zero weight; the one of lower dimension is compared with its projection on the
+    other.  Computed from its sine, so that small angles are accurate to rounding.
 
     >>> import jax.numpy as jnp
     >>> truth = LowRank(jnp.eye(3)[:, :2], jnp.array([2.0, 1.0]))

@@ -81,8 +81,8 @@ class QuadraticNetwork:
         >>> net(jnp.array([[3.0, 1.0]])).tolist()
         [8.0]
         """
-        single = jnp.ndim(inputs) == 1
-        batch = as_float_array("inputs", inputs, ndim=1 if single else 2)
+        batch = as_float_array("inputs", inputs, ndim=(1, 2))
+        single = batch.ndim == 1
         if batch.shape[-1] != self.neurons.shape[1]:
             raise ValueError(
                 f"inputs has shape {batch.shape}; expected {self.neurons.shape[1]} columns to fit "

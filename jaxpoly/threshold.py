@@ -2,7 +2,8 @@
 
 `threshold(block_map, dim, key, basis)` returns `(LowRank, basis)`: an orthonormal
 factor (p, r) with the eigenvalues of largest magnitude, sign kept, and a basis
-(p, k) that can be handed to the next call as its warm start.
+(p, k) that can be handed to the next call as its warm start.  The dtype is that of
+the basis; without one it is JAX's default float.
 """
 
 import math
@@ -160,6 +161,8 @@ class KrylovThreshold:
         check_rank_fits(self.rank, dim)
         width = self.rank + 5 if self.block_size is None else self.block_size
         check_count("block_size", width, self.rank)
+        if not self.accuracy > 0:
+            raise ValueError(f"accuracy is {self.accuracy}; expected a positive number")
         depth = krylov_depth(dim, self.accuracy) if self.depth is None else self.depth
         check_count("depth", depth, 0)
         basis = _no_basis(dim) if basis is None else basis
@@ -181,6 +184,8 @@ class SubspaceThreshold:
     `Q <- orth(M Q)` `num_iters` times from the basis of the former call, then
     Ritz pairs from Q^T M Q.  Made for a sequence of operators that change
     slowly, as the iterates of a solver do: one iteration a call tracks them.
+    The basis follows the largest magnitudes also for `positive=True`: positive
+    eigenvalues smaller than k negative ones are not seen.
 
     Attributes:
         rank: r, at least 1 and at most p.

@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 
-def as_float_array(name: str, value: Any, ndim: int, dtype: Any = None) -> Array:
+def as_float_array(name: str, value: Any, ndim: int | tuple[int, ...], dtype: Any = None) -> Array:
     """Return `value` as a real floating array of `ndim` axes, or say what is wrong.
 
     Lists, integers and booleans become the default float; float16 and bfloat16
@@ -30,6 +30,7 @@ def as_float_array(name: str, value: Any, ndim: int, dtype: Any = None) -> Array
             "numpy array or a list of numbers: convert it with numpy.asarray(...), or "
             ".toarray() if it is sparse"
         )
+    has_dtype = hasattr(value, "dtype")
     if not isinstance(value, jax.Array):
         try:
             value = np.asarray(value)
@@ -37,12 +38,17 @@ def as_float_array(name: str, value: Any, ndim: int, dtype: Any = None) -> Array
             raise ValueError(f"{name} is a ragged list: {error}") from error
     if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {value.dtype}; expected real numbers")
-    if value.ndim != ndim:
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if value.ndim not in allowed:
+        expected = " or ".join(map(str, allowed))
         raise ValueError(
-            f"{name} has shape {value.shape}; expected {ndim} axes{_hint(value, ndim)}"
+            f"{name} has shape {value.shape}; expected {expected} axes{_hint(value, allowed[-1])}"
         )
     if dtype is None:
-        dtype = _working_dtype(name, value)
+        dtype = _working_dtype(name, value) if has_dtype else jnp.result_type(float)
+    if isinstance(value, np.ndarray):
+        # Before JAX sees it: JAX knows neither long double nor foreign byte order.
+        value = value.astype(dtype)
     return jnp.asarray(value).astype(dtype)
 
 

@@ -1,7 +1,16 @@
 """Strict numerics for all tests, and the option for slow statistical checks."""
 
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
+
+import jaxpoly as jp
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -17,3 +26,95 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+def _alternating(magnitudes: np.ndarray) -> np.ndarray:
+    return magnitudes * np.where(np.arange(len(magnitudes)) % 2 == 0, 1.0, -1.0)
+
+
+SPECTRA: dict[str, Callable[[int], np.ndarray]] = {
+    "even": lambda n: _alternating(np.arange(n, 0.0, -1.0)),
+    "geometric": lambda n: _alternating(10.0 ** -np.linspace(0, 6, n)),
+    "clustered": lambda n: np.where(np.arange(n) < (n + 1) // 2, 1 + 1e-10 * np.arange(n), -0.1),
+    "repeated": lambda n: np.where(np.arange(n) < 3, 3.0, -1.0),
+    "rank deficient": lambda n: np.concatenate([[2.0, -1.0], np.zeros(n)])[:n],
+    "zero": np.zeros,
+    "identity": np.ones,
+    "pairs": lambda n: _alternating((n - np.arange(n)) // 2 + 1.0),
+}
+
+
+@pytest.fixture(params=SPECTRA)
+def spectrum(request: pytest.FixtureRequest) -> Callable[[int], np.ndarray]:
+    """Eigenvalues as a function of their number; a test that asks for it runs on every kind."""
+    return SPECTRA[request.param]
+
+
+@pytest.fixture
+def symmetric() -> Callable[..., np.ndarray]:
+    """Build a symmetric matrix with the given eigenvalues and random eigenvectors."""
+
+    def build(eigenvalues: np.ndarray, seed: int = 0) -> np.ndarray:
+        normal = np.random.default_rng(seed).normal(size=(len(eigenvalues), len(eigenvalues)))
+        vectors = np.linalg.qr(normal)[0]
+        return (vectors * eigenvalues) @ vectors.T
+
+    return build
+
+
+@pytest.fixture
+def best_error() -> Callable[..., float]:
+    """Frobenius distance to the nearest matrix of rank r (semidefinite for `positive`)."""
+
+    def compute(eigenvalues: np.ndarray, rank: int, positive: bool = False) -> float:
+        eligible = np.maximum(eigenvalues, 0) if positive else np.abs(eigenvalues)
+        kept = np.argsort(-eligible)[:rank]
+        remainder = eigenvalues.copy()
+        remainder[kept] -= eligible[kept] if positive else eigenvalues[kept]
+        return float(np.linalg.norm(remainder))
+
+    return compute
+
+
+# One object, since optimisers are compared by identity.
+_MOMENTUM = partial(optax.sgd, momentum=0.5)
+
+SOLVERS: dict[str, Any] = {
+    "ep_rom": jp.ep_rom(2),
+    "ep_rom fixed": jp.ep_rom(2, step_size=0.25, debias="trace"),
+    "ep_rom positive": jp.ep_rom(2, positive=True),
+    "ap_rom": jp.ap_rom(2),
+    "ap_rom krylov": jp.ap_rom(2, head="krylov"),
+    "ap_rom positive": jp.ap_rom(2, positive=True),
+    "factored": jp.factored_descent(2),
+    "factored adam": jp.factored_descent(2, step_size=0.05, optimizer=optax.adam),
+    "factored momentum": jp.factored_descent(2, step_size=0.1, optimizer=_MOMENTUM),
+    "factored positive": jp.factored_descent(2, positive=True),
+}
+
+
+@pytest.fixture(params=SOLVERS)
+def solver(request: pytest.FixtureRequest) -> Any:
+    """A solver of rank 2; a test that asks for it runs on the whole registry.
+
+    `parametrize("solver", [names], indirect=True)` runs it on a part.
+    """
+    return SOLVERS[request.param]
+
+
+@cache
+def _planted(positive: bool, seed: int, num_samples: int, dtype: Any) -> jp.Problem:
+    signs = "positive" if positive else "mixed"
+    return jp.sample_problem(
+        jax.random.key(seed), num_samples, dim=16, rank=2, signs=signs, capacity=200, dtype=dtype
+    )
+
+
+@pytest.fixture
+def planted(solver: Any) -> Callable[..., jp.Problem]:
+    """Draw a noiseless problem that suits the solver, all of one shape."""
+
+    def draw(seed: int = 0, num_samples: int = 160, dtype: Any = jnp.float64) -> jp.Problem:
+        return _planted(solver.positive, seed, num_samples, dtype)
+
+    return draw
