@@ -226,6 +226,8 @@ def _check(solver: Any, lifting: Any, targets: Any, key: Any, start: Any):
 def _check_limits(max_steps: Any, rtol: Any, inputs: Array) -> tuple[Array, Array]:
     if not isinstance(max_steps, jax.Array):
         max_steps = check_count("max_steps", max_steps, 0)
+    elif not jnp.issubdtype(max_steps.dtype, jnp.integer):
+        raise TypeError(f"max_steps has dtype {max_steps.dtype}; expected an integer")
     if rtol is None:
         rtol = default_rtol(inputs.dtype, inputs.shape[1])
     return jnp.asarray(max_steps, jnp.int32), jnp.asarray(check_tolerance(rtol), inputs.dtype)

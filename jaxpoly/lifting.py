@@ -100,9 +100,11 @@ def weighted_mean(lifting: Lifting, values: Array) -> Array:
 
 def weighted_norm(lifting: Lifting, values: Array) -> Array:
     """Return `sqrt(sum_i w_i values_i^2 / sum w)`, a scalar, without overflow or underflow."""
-    peak = jnp.max(jnp.abs(values))
-    unit = values / jnp.where(peak > 0, peak, 1)
-    return peak * jnp.sqrt(weighted_mean(lifting, unit**2))
+    weight = normalised_weight(lifting)
+    counted = jnp.where(weight == 0, 0, values)
+    peak = jnp.max(jnp.abs(counted))
+    unit = counted / jnp.where(peak > 0, peak, 1)
+    return peak * jnp.sqrt(jnp.sum(weight * unit**2))
 
 
 def fitted_intercept(lifting: Lifting, residual: Array, debias: Debias) -> Array:

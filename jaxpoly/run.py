@@ -71,16 +71,18 @@ def begin(
 ) -> Run:
     """Return a run before its first step; unusable or degenerate data end it at once."""
     state = solver.init(lifting, targets, key, start)
-    # One reduction of X tells both; tests by entry would write m x p masks down.
-    largest_input = jnp.max(jnp.abs(lifting.inputs))
+    # Reductions that fuse: tests by entry would write m x p masks down.  On CPU the
+    # maximum of a large array may pass over NaN; a sum does not.
+    inputs_finite = jnp.isfinite(jnp.sum(0 * lifting.inputs))
+    inputs_vanish = jnp.max(jnp.abs(lifting.inputs)) == 0
     weight = lifting.sample_weight
-    usable = jnp.isfinite(largest_input) & _all_finite((weight, targets, start))
+    usable = inputs_finite & _all_finite((weight, targets, start))
     if weight is not None:
         usable &= jnp.all(weight >= 0)
     target_norm = weighted_norm(lifting, centre(lifting, targets, solver.debias))
     # A constant target leaves only rounding after its mean is taken off.
     noise_floor = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
-    degenerate = (target_norm <= noise_floor) | (largest_input == 0)
+    degenerate = (target_norm <= noise_floor) | inputs_vanish
 
     sound = usable & ~degenerate & _all_finite(state.estimate)
     empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)

@@ -1,5 +1,10 @@
 """Strict numerics for all tests, and the option for slow statistical checks."""
 
+import os
+
+# Several workers share the cores: LAPACK's own threads would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -93,7 +98,13 @@ SOLVERS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=SOLVERS)
+# Variants of others, left to the slow run because each compiles for seconds.
+VARIANTS = {"ap_rom positive", "factored momentum"}
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in SOLVERS]
+)
 def solver(request: pytest.FixtureRequest) -> Any:
     """A solver of rank 2; a test that asks for it runs on the whole registry.
 
@@ -108,6 +119,28 @@ def _planted(positive: bool, seed: int, num_samples: int, dtype: Any) -> jp.Prob
     return jp.sample_problem(
         jax.random.key(seed), num_samples, dim=16, rank=2, signs=signs, capacity=200, dtype=dtype
     )
+
+
+@jax.jit
+def _jit_init(solver, lifting, targets, key):
+    return solver.init(lifting, targets, key)
+
+
+@jax.jit
+def _jit_step(solver, lifting, targets, state):
+    return solver.step(lifting, targets, state)
+
+
+@pytest.fixture
+def jit_init() -> Callable[..., jp.State]:
+    """Call `solver.init(lifting, targets, key)` jitted, compiled once for all tests."""
+    return _jit_init
+
+
+@pytest.fixture
+def jit_step() -> Callable[..., jp.State]:
+    """Call `solver.step(lifting, targets, state)` jitted, compiled once for all tests."""
+    return _jit_step
 
 
 @pytest.fixture
