@@ -57,7 +57,10 @@ class Setting(NamedTuple):
 
 
 def paper_settings() -> list[Setting]:
-    """Return the settings of the figure: p = 100, r = 5, L* = U U^T with U Gaussian."""
+    """Return the settings of the figure, p = 100, r = 5, L* = U U^T with U Gaussian.
+
+    Before them the defaults and a smaller step, at far fewer samples.
+    """
     family = Family(100, 5, "positive", None, jp.spectral_error, 0.05, max_steps=300, rtol=1e-3)
     solvers: list[tuple[str, jp.Solver]] = [
         ("EP-ROM, paper", jp.ep_rom(5, step_size=1.0, debias="trace")),
@@ -66,6 +69,8 @@ def paper_settings() -> list[Setting]:
     ]
     damped = jp.ep_rom(5, step_size=0.25, debias="trace")
     return [
+        Setting("EP-ROM", jp.ep_rom(5), family, num_samples=980),
+        Setting("AP-ROM", jp.ap_rom(5), family, num_samples=980),
         Setting("EP-ROM, step 0.25, trace", damped, family, num_samples=3 * 5 * 100),
         *(Setting(*solver, family, m) for m in (5000, 6500, 8000) for solver in solvers),
     ]

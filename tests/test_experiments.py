@@ -83,7 +83,7 @@ def test_recovery_counts_successes_of_a_solver_that_finds_all():
 
 
 def test_recovery_counts_no_success_of_a_solver_that_diverges():
-    setting = recovery.paper_settings()[1]._replace(num_samples=300)
+    setting = recovery.paper_settings()[-1]._replace(num_samples=300)
     assert int(recovery.successes(setting, trials=2, seed=0).sum()) == 0
 
 

@@ -154,7 +154,8 @@ def ep_rom(
     PMLR v84) is `ep_rom(rank, step_size=1.0, debias="trace")`, with the sign of the
     identity term as in their supplement: as printed in the 2018 algorithm box it
     diverges.  The default departs from the paper in its step and in its
-    debiasing, which together recover from about eight times fewer samples.
+    debiasing: at p = 100, r = 5 it recovers 50 of 50 from 980 samples, where the
+    paper's setting needs about 6600 for half of them.
 
     >>> import jax, jaxpoly as jp
     >>> problem = jp.sample_problem(jax.random.key(0), num_samples=300, dim=20, rank=2)
@@ -204,7 +205,8 @@ def ap_rom(
     sides of G are projected, so that every iterate is symmetric; the block is
     warm-started at the range of L; the tail is exact.  The default head is not
     the paper's: truncating G to 2r by magnitude drops parts of the tangent
-    gradient, and loses all problems below three times as many samples as unknowns.
+    gradient, which costs steps, keeps noisy runs from their optimum and fails where
+    samples are few.
 
     >>> import jax, jaxpoly as jp
     >>> problem = jp.sample_problem(jax.random.key(0), num_samples=300, dim=20, rank=2)
