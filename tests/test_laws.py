@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def test_a_vmapped_solve_over_data_weights_keys_and_steps_equals_the_loop(solver
     together = solve(jax.tree.map(lambda *steps: jnp.array(steps), *solvers), batch, keys)
     for lane, problem in enumerate(problems):
         alone = jp.solve(solvers[lane], *problem[:2], keys[lane], **limits)
-        in_batch = jax.tree.map(lambda leaf: leaf[lane], together)  # noqa: B023
+        in_batch = jax.tree.map(itemgetter(lane), together)
         assert_same_matrix(in_batch.value, alone.value, 1e-7)
         assert in_batch.status == alone.status
         np.testing.assert_allclose(in_batch.relative_residual, alone.relative_residual, rtol=1e-6)
@@ -87,7 +88,7 @@ def test_several_targets_vmapped_over_shared_inputs_equal_the_loop(solver, plant
     together = jax.vmap(lambda y: jp.solve(solver, lifting, y, typed_key(), 30))(targets)
     for lane, y in enumerate(targets):
         alone = jp.solve(solver, lifting, y, typed_key(), 30)
-        in_batch = jax.tree.map(lambda leaf: leaf[lane], together)  # noqa: B023
+        in_batch = jax.tree.map(itemgetter(lane), together)
         assert_same_matrix(in_batch.value, alone.value, 1e-7)
         np.testing.assert_allclose(in_batch.relative_residual, alone.relative_residual, rtol=1e-6)
 
