@@ -1,6 +1,6 @@
 """The entry points: validate, then run a solver inside one jitted loop."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxpoly.lifting import Lifting, centre, weighted_norm
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import default_rtol
-from jaxpoly.run import Run, Solver, begin, judge, relative_residual
+from jaxpoly.run import Run, Solver, begin, centred_targets, judge, relative_residual
 from jaxpoly.state import Solution, State, Status
 from jaxpoly.validation import (
     check_count,
@@ -117,7 +117,8 @@ def advance(
 ) -> Run:
     """Return the run after at most `num_steps` more steps; a run that has ended stays.
 
-    Arguments as in `solve`; `run` comes from `init_run` or a former `advance`.
+    Arguments and errors as in `solve`; `run` comes from `init_run` or a former
+    `advance` on the same data.  For an example see `init_run`.
     """
     lifting, targets, _, _ = _check(solver, lifting, targets, run.state.key, None)
     num_steps, rtol = _check_limits(num_steps, rtol, lifting.inputs)
@@ -125,12 +126,17 @@ def advance(
 
 
 def finish(run: Run) -> Solution:
-    """Return the solution of a run as it stands, the best finite iterate so far."""
+    """Return the solution of a run as it stands, the best finite iterate so far.
+
+    Its status is MAX_STEPS while the run can go on.  For an example see `init_run`.
+    """
     return run.best
 
 
 def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
-    last = run.best.num_steps + num_steps
+    room = jnp.iinfo(jnp.int32).max - run.best.num_steps
+    last = run.best.num_steps + jnp.minimum(num_steps, room)
+    targets = centred_targets(solver, lifting, targets)
 
     def unfinished(run):
         return (run.best.status == Status.MAX_STEPS) & (run.best.num_steps < last)
@@ -196,6 +202,7 @@ def trajectory(
 
 @partial(jax.jit, static_argnames="num_steps")
 def _trajectory(solver, lifting, targets, key, num_steps, start) -> tuple[State, Record]:
+    given, targets = targets, centred_targets(solver, lifting, targets)
     target_norm = weighted_norm(lifting, centre(lifting, targets, solver.debias))
 
     def body(state, _):
@@ -207,12 +214,13 @@ def _trajectory(solver, lifting, targets, key, num_steps, start) -> tuple[State,
         return state, record
 
     state = solver.init(lifting, targets, key, start)
-    return lax.scan(body, state, length=num_steps)
+    state, record = lax.scan(body, state, length=num_steps)
+    return replace(state, residual=state.residual + (targets - given)), record
 
 
 def _check(solver: Any, lifting: Any, targets: Any, key: Any, start: Any):
     """Return data and key in working form, or raise while tracing."""
-    if not (hasattr(solver, "init") and hasattr(solver, "step")):
+    if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "step")):
         raise TypeError(f"solver is {solver!r}; expected a solver such as jaxpoly.ep_rom(rank=5)")
     lifting = check_lifting(lifting)
     targets = check_vector("targets", targets, lifting.inputs)
@@ -225,7 +233,10 @@ def _check(solver: Any, lifting: Any, targets: Any, key: Any, start: Any):
 
 def _check_limits(max_steps: Any, rtol: Any, inputs: Array) -> tuple[Array, Array]:
     if not isinstance(max_steps, jax.Array):
-        max_steps = check_count("max_steps", max_steps, 0)
+        largest = int(jnp.iinfo(jnp.int32).max)
+        max_steps = min(check_count("max_steps", max_steps, 0), largest)
+    elif max_steps.shape != ():
+        raise ValueError(f"max_steps has shape {max_steps.shape}; expected one integer: use vmap")
     elif not jnp.issubdtype(max_steps.dtype, jnp.integer):
         raise TypeError(f"max_steps has dtype {max_steps.dtype}; expected an integer")
     if rtol is None:

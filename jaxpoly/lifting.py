@@ -11,7 +11,13 @@ from jax.typing import ArrayLike
 
 from jaxpoly import kernels
 from jaxpoly.lowrank import LowRank
-from jaxpoly.validation import check_block, check_lifting, check_low_rank, check_vector
+from jaxpoly.validation import (
+    check_block,
+    check_choice,
+    check_lifting,
+    check_low_rank,
+    check_vector,
+)
 
 Debias = Literal["centre", "trace", "none"]
 
@@ -50,6 +56,10 @@ def measure(lifting: Lifting, low_rank: LowRank) -> Array:
 
     Raises:
         ValueError, TypeError: shapes that do not fit, or data that are not real numbers.
+
+    >>> import jax.numpy as jnp
+    >>> measure(Lifting(jnp.eye(2)), LowRank(jnp.eye(2), jnp.array([1.0, -2.0]))).tolist()
+    [1.0, -2.0]
     """
     lifting = check_lifting(lifting)
     low_rank = check_low_rank(low_rank, lifting.inputs, "low_rank")
@@ -89,8 +99,11 @@ def normalised_weight(lifting: Lifting) -> Array:
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is None:
         return jnp.full((num_samples,), 1 / num_samples, lifting.inputs.dtype)
-    total = jnp.sum(lifting.sample_weight)
-    return jnp.where(total > 0, lifting.sample_weight / jnp.where(total > 0, total, 1), 0)
+    # By the largest first, so that the sum does not overflow.
+    peak = jnp.max(lifting.sample_weight)
+    weight = lifting.sample_weight / jnp.where(peak > 0, peak, 1)
+    total = jnp.sum(weight)
+    return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)
 
 
 def weighted_mean(lifting: Lifting, values: Array) -> Array:
@@ -127,6 +140,12 @@ def _debiased_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[
     return row_weight, jnp.zeros((), residual.dtype)
 
 
+def _check_gradient(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Lifting, Array]:
+    check_choice("debias", debias, ("centre", "trace", "none"))
+    lifting = check_lifting(lifting)
+    return lifting, check_vector("residual", residual, lifting.inputs)
+
+
 def gradient_map(
     lifting: Lifting, residual: Array, debias: Debias = "centre"
 ) -> Callable[[Array], Array]:
@@ -144,11 +163,16 @@ def gradient_map(
 
     For x ~ N(0, I) the expectation of the first two is `L - L*`.
 
+    Raises:
+        ValueError, TypeError: shapes that do not fit, data that are not real
+            numbers, another `debias`.
+
     >>> import jax.numpy as jnp
     >>> gradient = gradient_map(Lifting(jnp.eye(2)), jnp.array([1.0, 3.0]))
     >>> gradient(jnp.eye(2)).tolist()
     [[-0.25, 0.0], [0.0, 0.25]]
     """
+    lifting, residual = _check_gradient(lifting, residual, debias)
     row_weight, shift = _debiased_parts(lifting, residual, debias)
 
     def gradient(block: Array) -> Array:
@@ -159,7 +183,15 @@ def gradient_map(
 
 
 def dense_gradient(lifting: Lifting, residual: Array, debias: Debias = "centre") -> Array:
-    """Return the debiased gradient of `gradient_map` as a (p, p) array, O(m p^2)."""
+    """Return the debiased gradient of `gradient_map` as a (p, p) array, O(m p^2).
+
+    Arguments and errors as there.
+
+    >>> import jax.numpy as jnp
+    >>> dense_gradient(Lifting(jnp.eye(2)), jnp.array([1.0, 3.0])).tolist()
+    [[-0.25, 0.0], [0.0, 0.25]]
+    """
+    lifting, residual = _check_gradient(lifting, residual, debias)
     row_weight, shift = _debiased_parts(lifting, residual, debias)
     gram = kernels.weighted_gram(lifting.inputs, row_weight)
     if debias == "trace":

@@ -39,7 +39,12 @@ def apply(low_rank: LowRank, block: Array) -> Array:
 
 
 def to_dense(low_rank: LowRank) -> Array:
-    """Return L as a (p, p) array."""
+    """Return L as a (p, p) array, for small p.
+
+    >>> import jax.numpy as jnp
+    >>> to_dense(LowRank(jnp.ones((2, 1)), jnp.array([2.0]))).tolist()
+    [[2.0, 2.0], [2.0, 2.0]]
+    """
     return matmul(low_rank.factor * low_rank.diagonal[None, :], low_rank.factor.T)
 
 

@@ -17,13 +17,27 @@ def relative_error(estimate: LowRank, truth: LowRank) -> Array:
 
     Accurate to rounding also where the two nearly agree; infinite or NaN for L* = 0.
 
+    Raises:
+        ValueError, TypeError: matrices of different dimension, or no `LowRank`.
+
     >>> import jax.numpy as jnp
     >>> truth = LowRank(jnp.eye(3)[:, :1], jnp.array([2.0]))
     >>> relative_error(lowrank.scale(truth, 1.5), truth).item()
     0.5
     """
-    difference = lowrank.add(estimate, lowrank.scale(truth, -1.0))
-    return lowrank.norm(difference) / lowrank.norm(truth)
+    return lowrank.norm(_difference(estimate, truth)) / lowrank.norm(truth)
+
+
+def _difference(estimate: LowRank, truth: LowRank) -> LowRank:
+    for name, value in (("estimate", estimate), ("truth", truth)):
+        if not isinstance(value, LowRank):
+            raise TypeError(f"{name} is a {type(value).__name__}; expected jaxpoly.LowRank")
+    if estimate.factor.shape[0] != truth.factor.shape[0]:
+        raise ValueError(
+            f"estimate has factor {estimate.factor.shape}, truth {truth.factor.shape}; expected "
+            "the same number of rows"
+        )
+    return lowrank.add(estimate, lowrank.scale(truth, -1.0))
 
 
 def spectral_error(estimate: LowRank, truth: LowRank) -> Array:
@@ -34,8 +48,7 @@ def spectral_error(estimate: LowRank, truth: LowRank) -> Array:
     >>> spectral_error(LowRank(truth.factor, jnp.array([2.0, 0.0])), truth).item()
     0.5
     """
-    difference = lowrank.add(estimate, lowrank.scale(truth, -1.0))
-    return _spectral_norm(difference) / _spectral_norm(truth)
+    return _spectral_norm(_difference(estimate, truth)) / _spectral_norm(truth)
 
 
 def _spectral_norm(low_rank: LowRank) -> Array:

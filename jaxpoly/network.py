@@ -52,11 +52,16 @@ class QuadraticNetwork:
             linear: b, (p,); None for zeros.
             intercept: c, a scalar, such as `solution.intercept`.
 
+        Raises:
+            TypeError: no `LowRank`.
+
         >>> import jax.numpy as jnp
         >>> net = QuadraticNetwork.from_low_rank(LowRank(jnp.eye(2)[:, :1], jnp.array([-3.0])))
         >>> net.neurons.shape, net.output_weights.tolist()
         ((1, 2), [-3.0])
         """
+        if not isinstance(low_rank, LowRank):
+            raise TypeError(f"low_rank is a {type(low_rank).__name__}; expected jaxpoly.LowRank")
         eigen = lowrank.eigen_form(low_rank)
         neurons = eigen.factor.T
         peak = jnp.take_along_axis(neurons, jnp.argmax(jnp.abs(neurons), axis=1)[:, None], axis=1)

@@ -1,7 +1,7 @@
 """A run: what is known of a solve in progress, and when it ends."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -46,6 +46,10 @@ class Run:
         state: the solver's state.
         best: the solution as it would be returned now; its status is MAX_STEPS
             while the run can go on.
+        offset: the mean of the targets where an intercept is fitted, else 0; the
+            solver is given the targets without it, so that a large offset costs no
+            digits of their variation.
+        rounding: what rounding the intercept to the dtype adds to a relative residual.
         target_norm: the norm that residuals are relative to.
         milestone: relative residual and stationarity, one of which has to be
             undercut visibly for the run not to stall, (2,).
@@ -55,6 +59,8 @@ class Run:
 
     state: State
     best: Solution
+    offset: Array
+    rounding: Array
     target_norm: Array
     milestone: Array
     milestone_step: Array
@@ -70,7 +76,9 @@ def begin(
     start: LowRank | None,
 ) -> Run:
     """Return a run before its first step; unusable or degenerate data end it at once."""
-    state = solver.init(lifting, targets, key, start)
+    offset = _offset(solver, lifting, targets)
+    shifted = targets - offset
+    state = solver.init(lifting, shifted, key, start)
     # Reductions that fuse: tests by entry would write m x p masks down.  On CPU the
     # maximum of a large array may pass over NaN; a sum does not.
     inputs_finite = jnp.isfinite(jnp.sum(0 * lifting.inputs))
@@ -79,7 +87,7 @@ def begin(
     usable = inputs_finite & _all_finite((weight, targets, start))
     if weight is not None:
         usable &= jnp.all(weight >= 0)
-    target_norm = weighted_norm(lifting, centre(lifting, targets, solver.debias))
+    target_norm = weighted_norm(lifting, centre(lifting, shifted, solver.debias))
     # A constant target leaves only rounding after its mean is taken off.
     noise_floor = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
     degenerate = (target_norm <= noise_floor) | inputs_vanish
@@ -87,9 +95,12 @@ def begin(
     sound = usable & ~degenerate & _all_finite(state.estimate)
     empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)
     shown = _select(sound, state.estimate, empty)
-    residual = jnp.where(sound, state.residual, -targets)
-    relative = relative_residual(lifting, residual, target_norm, solver.debias)
-    intercept = fitted_intercept(lifting, residual, solver.debias)
+    residual = jnp.where(sound, state.residual, -shifted)
+    rounding = (
+        jnp.finfo(targets.dtype).eps * jnp.abs(offset) / jnp.where(target_norm > 0, target_norm, 1)
+    )
+    relative = relative_residual(lifting, residual, target_norm, solver.debias) + rounding
+    intercept = fitted_intercept(lifting, residual, solver.debias) + offset
 
     status = jnp.int32(Status.MAX_STEPS)
     status = jnp.where(relative <= rtol, Status.CONVERGED, status)
@@ -107,13 +118,14 @@ def begin(
     )
     ceiling = DIVERGENCE_FACTOR * jnp.maximum(relative, 1)
     milestone = jnp.stack([best.relative_residual, state.stationarity])
-    return Run(state, best, target_norm, milestone, jnp.int32(0), ceiling)
+    return Run(state, best, offset, rounding, target_norm, milestone, jnp.int32(0), ceiling)
 
 
 def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array) -> Run:
     """Return the run after a step to `state`: best iterate, milestone and status."""
     former, num_steps = run.best, run.best.num_steps + 1
     relative = relative_residual(lifting, state.residual, run.target_norm, solver.debias)
+    relative = relative + run.rounding
     better = relative < former.relative_residual
     lowest = jnp.where(better, relative, former.relative_residual)
     reached = jnp.stack([lowest, state.stationarity])
@@ -123,14 +135,16 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     milestone = jnp.where(progress, reached, run.milestone)
     milestone_step = jnp.where(visible, num_steps, run.milestone_step)
 
+    # Only where the iterate that is returned is as good as the stationary one.
     stationary = state.stationarity <= stationarity_tolerance(state.residual.dtype)
+    stationary &= relative * (1 - STALL_DECREASE) <= lowest
     diverged = ~_all_finite(state.estimate) | ~(relative <= run.ceiling)
     stalled = num_steps - milestone_step >= STALL_STEPS
     status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
     status = jnp.where(stationary, Status.STATIONARY, status)
     status = jnp.where(diverged, Status.DIVERGED, status)
     status = jnp.where(better & (relative <= rtol), Status.CONVERGED, status)
-    intercept = fitted_intercept(lifting, state.residual, solver.debias)
+    intercept = fitted_intercept(lifting, state.residual, solver.debias) + run.offset
     best = Solution(
         value=_select(better, state.estimate, former.value),
         intercept=jnp.where(better, intercept, former.intercept),
@@ -140,7 +154,16 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
         stationarity=state.stationarity,
         underdetermined=former.underdetermined,
     )
-    return Run(state, best, run.target_norm, milestone, milestone_step, run.ceiling)
+    return replace(run, state=state, best=best, milestone=milestone, milestone_step=milestone_step)
+
+
+def _offset(solver: Solver, lifting: Lifting, targets: Array) -> Array:
+    return -fitted_intercept(lifting, targets, solver.debias)
+
+
+def centred_targets(solver: Solver, lifting: Lifting, targets: Array) -> Array:
+    """Return the targets as the solver is given them: without their mean if it fits one."""
+    return targets - _offset(solver, lifting, targets)
 
 
 def _all_finite(tree: Any) -> Array:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -46,7 +47,12 @@ def sample_truth(
     condition: ArrayLike | None = None,
     dtype: jnp.dtype | None = None,
 ) -> LowRank:
-    """Draw a random symmetric matrix of rank r; arguments as in `sample_problem`."""
+    """Draw a random symmetric matrix of rank r; arguments and errors as in `sample_problem`.
+
+    >>> import jax
+    >>> sample_truth(jax.random.key(0), dim=50, rank=3).factor.shape
+    (50, 3)
+    """
     dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
     key = check_key(key)
     rank = check_count("rank", rank, 1)
@@ -60,11 +66,20 @@ def sample_truth(
     if spectrum is not None and condition is not None:
         raise ValueError("both spectrum and condition are given; expected one of them")
     if condition is not None:
+        _check_at_least("condition", condition, 1)
         spectrum = jnp.asarray(condition, dtype) ** -jnp.linspace(0, 1, rank, dtype=dtype)
+    if spectrum is not None:
+        _check_at_least("spectrum", spectrum, 0)
     spectrum = jnp.asarray(spectrum, dtype)
     if spectrum.shape != (rank,):
         raise ValueError(f"spectrum has shape {spectrum.shape}; expected ({rank},) to fit the rank")
     return LowRank(jnp.linalg.qr(factor)[0], diagonal * spectrum)
+
+
+def _check_at_least(name: str, value: ArrayLike, minimum: float) -> None:
+    """Refuse a known value below its minimum."""
+    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= minimum):
+        raise ValueError(f"{name} is {value}; expected at least {minimum}")
 
 
 def sample_problem(
@@ -117,6 +132,7 @@ def sample_problem(
     dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
     truth_key, inputs_key, noise_key = jax.random.split(check_key(key), 3)
     truth = sample_truth(truth_key, dim, rank, signs, spectrum, condition, dtype)
+    _check_at_least("noise", noise, 0)
     if capacity is None:
         rows, weight = check_count("num_samples", num_samples, 1), None
     else:

@@ -18,7 +18,7 @@ class Status(IntEnum):
     CONVERGED = 0
     """The relative residual, fitted intercept included, is at most rtol."""
     STATIONARY = 1
-    """The residual is orthogonal to the tangent space: a local least-squares optimum."""
+    """The residual is orthogonal to the tangent space: first-order stationary."""
     MAX_STEPS = 2
     """The steps ran out while the loss was still falling."""
     STALLED = 3
@@ -41,8 +41,8 @@ class State:
         residual: `A(L) - y` of that estimate, (m,), before any intercept.
         step_size: the step that led here, a scalar.
         stationarity: cosine of the angle between the residual and its image on
-            the tangent space, at the estimate the last step started from; 0 is a
-            local least-squares optimum, infinity is not yet known.
+            the tangent space, at the estimate the last step started from; 0 is
+            first-order stationary (an optimum or a saddle), infinity is not known.
         key: a random key for the next step.
         memory: the solver's own arrays.
     """
@@ -86,8 +86,9 @@ class Solution:
 _ADVICE = {
     Status.CONVERGED: "Converged: the relative residual is at most rtol.",
     Status.STATIONARY: (
-        "Stationary: a local least-squares optimum that does not fit exactly, as expected of "
-        "noisy data. If the data are noiseless, try a higher rank, another start or more samples."
+        "Stationary: the residual is orthogonal to the tangent space, as expected at the "
+        "least-squares optimum of noisy data. If the data are noiseless this is a local optimum "
+        "or a saddle: try a higher rank, another start or more samples."
     ),
     Status.MAX_STEPS: (
         "Ran out of steps while the loss was still falling: raise max_steps, or continue from "

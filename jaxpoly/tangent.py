@@ -3,7 +3,14 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpoly.lifting import Debias, Lifting, centre, measure_tangent, weighted_norm
+from jaxpoly.lifting import (
+    Debias,
+    Lifting,
+    centre,
+    measure_tangent,
+    weighted_mean,
+    weighted_norm,
+)
 from jaxpoly.precision import matmul, matmul_rows
 
 
@@ -16,10 +23,12 @@ def tangent_step(
     gradient G is `G_T = V W^T + W V^T`, `W = G V - V (V^T G V) / 2`, and along it
 
         step = |G_T|_F^2 / (E[A(G_T)^2] / 2)      minimises the loss exactly,
-        stationarity = E[res A(G_T)] / (|res| |A(G_T)|)      is a cosine,
+        stationarity = |E[res A(G_T)]| / (|res| |A(G_T)|)    is a cosine,
 
     A and res centred for `debias="centre"`, E the weighted mean.  Both are free
-    of scale.  For x ~ N(0, I) and many samples the step tends to 1.
+    of scale.  For x ~ N(0, I) and many samples the step tends to 1.  With the
+    trace correction G is no gradient of the loss: its fixed point on noisy data is
+    not stationary in this sense.
 
     Args:
         lifting: the inputs and weights.
@@ -40,16 +49,12 @@ def tangent_step(
     direction = image - matmul(basis, overlap) / 2
     size = jnp.sqrt(jnp.maximum(2 * jnp.sum(image**2) - jnp.sum(overlap**2), 0))
     unit = direction / jnp.where(size > 0, size, 1)
-    measured = weighted_norm(
-        lifting, centre(lifting, measure_tangent(lifting, basis, unit), debias)
-    )
-    residual_norm = weighted_norm(lifting, centre(lifting, residual, debias))
-    step = _ratio(2.0, measured**2)
-    stationarity = _ratio(2 * size, measured) * _ratio(peak, residual_norm)
-    vanishes = size == 0
-    return jnp.where(vanishes, 0, step), jnp.where(vanishes, jnp.inf, stationarity)
-
-
-def _ratio(numerator: Array | float, denominator: Array) -> Array:
-    safe = jnp.where(denominator == 0, 1, denominator)
-    return jnp.where(denominator == 0, 0, numerator / safe)
+    image = centre(lifting, measure_tangent(lifting, basis, unit), debias)
+    residual = centre(lifting, residual, debias)
+    measured, residual_norm = weighted_norm(lifting, image), weighted_norm(lifting, residual)
+    vanishes = (size == 0) | (measured == 0)
+    measured = jnp.where(vanishes, 1, measured)
+    fits = residual_norm == 0
+    cosines = (image / measured) * (residual / jnp.where(fits, 1, residual_norm))
+    stationarity = jnp.abs(weighted_mean(lifting, cosines))
+    return jnp.where(vanishes, 0, 2 / measured**2), jnp.where(vanishes, jnp.inf, stationarity)

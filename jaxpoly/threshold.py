@@ -184,8 +184,8 @@ class SubspaceThreshold:
     `Q <- orth(M Q)` `num_iters` times from the basis of the former call, then
     Ritz pairs from Q^T M Q.  Made for a sequence of operators that change
     slowly, as the iterates of a solver do: one iteration a call tracks them.
-    The basis follows the largest magnitudes also for `positive=True`: positive
-    eigenvalues smaller than k negative ones are not seen.
+    For `positive=True` M is shifted where its negative end is the larger one, so
+    that large negative eigenvalues do not crowd out small positive ones.
 
     Attributes:
         rank: r, at least 1 and at most p.
@@ -225,7 +225,14 @@ class SubspaceThreshold:
         start = random_block(key, dim, min(dim, self.rank + extra), basis)
         orthonormal = jnp.linalg.qr(start)[0]
         for _ in range(self.num_iters):
-            orthonormal = jnp.linalg.qr(block_map(orthonormal))[0]
+            image = block_map(orthonormal)
+            if self.positive:
+                # Shifted by what the negative end exceeds the r-th value, the positive
+                # end leads; without an excess the iteration is as fast as unshifted.
+                values = rayleigh_ritz(orthonormal, image, start.shape[1]).diagonal
+                excess = -jnp.min(values) - jnp.sort(values)[-self.rank]
+                image = image + jnp.maximum(excess, 0) * orthonormal
+            orthonormal = jnp.linalg.qr(image)[0]
         ritz = rayleigh_ritz(orthonormal, block_map(orthonormal), start.shape[1])
         if self.positive:
             kept = jnp.argsort(-ritz.diagonal)[: self.rank]

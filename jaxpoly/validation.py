@@ -94,11 +94,13 @@ def check_lifting(lifting: Any) -> Any:
 
 def check_weight_values(weight: Array | None) -> None:
     """Refuse negative or all-zero weights where their values are known."""
-    if weight is None or isinstance(weight, jax.core.Tracer):
+    if weight is None or isinstance(weight, jax.core.Tracer) or not weight.is_fully_addressable:
         return
-    if bool(jnp.any(weight < 0)):
+    # In numpy: inside a trace JAX would stage these tests, and it flushes denormals.
+    values = np.asarray(weight)
+    if np.any(values < 0):
         raise ValueError("lifting.sample_weight has negative entries; expected weights >= 0")
-    if not bool(jnp.any(weight != 0)):
+    if not np.any(values != 0):
         raise ValueError("lifting.sample_weight is all zero; expected some positive weight")
 
 
@@ -143,7 +145,7 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(
             f"{name} is {value!r} of type {type(value).__name__}; expected a Python int "
-            "(it sets array shapes, so it can be neither traced nor a float)"
+            "(not a float, and not traced where it sets a shape)"
         )
     if value < minimum:
         raise ValueError(f"{name} is {value}; expected at least {minimum}")
@@ -164,8 +166,12 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def check_step_size(step_size: Any) -> Any:
     """Refuse a step size that is known and not a positive finite number."""
-    if step_size is None or isinstance(step_size, jax.Array):
+    if isinstance(step_size, jax.Array) and not jnp.issubdtype(step_size.dtype, jnp.floating):
+        raise TypeError(f"step_size has dtype {step_size.dtype}; expected a floating number")
+    if step_size is None or isinstance(step_size, jax.core.Tracer):
         return step_size
+    if isinstance(step_size, jax.Array):
+        step_size = np.asarray(step_size)
     if isinstance(step_size, bool) or not isinstance(
         step_size, float | int | np.number | np.ndarray
     ):
@@ -177,7 +183,12 @@ def check_step_size(step_size: Any) -> Any:
 
 def check_tolerance(rtol: Any) -> Any:
     """Refuse a tolerance that is known and negative or NaN."""
-    if isinstance(rtol, numbers.Real) and (math.isnan(rtol) or rtol < 0):
+    number = isinstance(rtol, float | int | np.number | np.ndarray | jax.Array)
+    if not number or jnp.ndim(rtol) > 0 or jnp.iscomplexobj(rtol):
+        raise TypeError(f"rtol is {rtol!r}; expected one real number, or None")
+    if isinstance(rtol, jax.core.Tracer):
+        return rtol
+    if math.isnan(rtol) or rtol < 0:
         raise ValueError(f"rtol is {rtol}; expected a number >= 0, or None")
     return rtol
 

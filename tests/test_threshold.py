@@ -181,7 +181,8 @@ def test_warm_started_subspace_converges_over_calls(symmetric, best_error, seed,
     eigenvalues = 0.8 ** np.arange(40.0) * np.where(np.arange(40) % 2 == 0, 1, -1)
     matrix, threshold = symmetric(eigenvalues, seed), SubspaceThreshold(3, positive)
     best, basis, errors = best_error(eigenvalues, 3, positive), None, []
-    for call in range(20):
+    # The shift that brings the positive end to the front costs a few calls.
+    for call in range(24 if positive else 20):
         low_rank, basis = run(threshold, matrix, jax.random.key(call), basis)
         errors.append(excess(low_rank, matrix, best))
     assert basis.shape == (40, 11)

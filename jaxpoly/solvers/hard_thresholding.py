@@ -39,7 +39,8 @@ class EpRom:
         if start is None:
             gradient = dense_gradient(lifting, -targets, self.debias)
             start = _zero_on(lowrank.truncate_matrix(-gradient, self.rank, self.positive))
-        return _first_state(lifting, targets, lowrank.eigen_form(start, self.rank), key)
+        start = lowrank.eigen_form(start, self.rank, self.positive)
+        return _first_state(lifting, targets, start, key)
 
     def step(self, lifting: Lifting, targets: Array, state: State) -> State:
         """Return the state after one step, O(m p^2 + p^3)."""
@@ -77,7 +78,8 @@ class ApRom:
             warm = jnp.zeros((lifting.inputs.shape[1], 0), targets.dtype)
             basis, image = self._krylov(lifting, -targets, warm, block_key)
             start = _zero_on(rayleigh_ritz(basis, -image, self.rank, self.positive))
-        return _first_state(lifting, targets, lowrank.eigen_form(start, self.rank), key)
+        start = lowrank.eigen_form(start, self.rank, self.positive)
+        return _first_state(lifting, targets, start, key)
 
     def step(self, lifting: Lifting, targets: Array, state: State) -> State:
         """Return the state after one step, O(m p r) times (depth + 1)."""
