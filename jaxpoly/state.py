@@ -67,7 +67,8 @@ class Solution:
         status: a `Status` as an int32 scalar.
         num_steps: steps taken, int32.
         relative_residual: weighted norm of `A(L) + intercept - y` over that of
-            y (of `y - mean(y)` where an intercept is fitted).
+            y (of `y - mean(y)` where an intercept is fitted, plus a bound on what
+            rounding that intercept to the dtype adds).
         stationarity: see `State`.
         underdetermined: whether fewer samples carry weight than there are
             unknowns, `p r - r (r - 1) / 2` plus one for an intercept; a perfect
