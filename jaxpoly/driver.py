@@ -19,8 +19,8 @@ from jaxpoly.validation import (
     check_key,
     check_lifting,
     check_low_rank,
+    check_number,
     check_rank_fits,
-    check_tolerance,
     check_vector,
     check_weight_values,
 )
@@ -42,7 +42,7 @@ def solve(
     finite iterate is returned in every case.
 
     Args:
-        solver: from `ep_rom`, `ap_rom`, `factored_descent`.
+        solver: from `ep_rom`, `ap_rom`, `factored_descent`, `gauss_newton`.
         lifting: inputs (m, p) and weights (m,) or None.
         targets: y, (m,).
         key: a JAX random key.
@@ -226,6 +226,11 @@ def _check(solver: Any, lifting: Any, targets: Any, key: Any, start: Any):
     targets = check_vector("targets", targets, lifting.inputs)
     check_rank_fits(solver.rank, lifting.inputs.shape[1])
     check_weight_values(lifting.sample_weight)
+    if lifting.linear_basis is not None and solver.debias != "centre":
+        raise ValueError(
+            f"the lifting has linear terms but the solver has debias={solver.debias!r}; "
+            "expected debias='centre', which fits the intercept that belongs to them"
+        )
     if start is not None:
         start = check_low_rank(start, lifting.inputs, "start")
     return lifting, targets, check_key(key), start
@@ -241,4 +246,4 @@ def _check_limits(max_steps: Any, rtol: Any, inputs: Array) -> tuple[Array, Arra
         raise TypeError(f"max_steps has dtype {max_steps.dtype}; expected an integer")
     if rtol is None:
         rtol = default_rtol(inputs.dtype, inputs.shape[1])
-    return jnp.asarray(max_steps, jnp.int32), jnp.asarray(check_tolerance(rtol), inputs.dtype)
+    return jnp.asarray(max_steps, jnp.int32), jnp.asarray(check_number("rtol", rtol), inputs.dtype)

@@ -23,6 +23,16 @@ def bilinear_forms(inputs: Array, left: Array, right: Array) -> Array:
     return jnp.sum(products[:, :width] * products[:, width:], axis=1)
 
 
+def linear_forms(inputs: Array, coefficients: Array) -> Array:
+    """Return `x_i . b` for every row, (m,).  One read of X."""
+    return matmul(inputs, coefficients)
+
+
+def weighted_sum(inputs: Array, row_weight: Array) -> Array:
+    """Return `sum_i v_i x_i`, (p,).  One read of X."""
+    return matmul(row_weight, inputs)
+
+
 def weighted_gram_product(inputs: Array, row_weight: Array, block: Array) -> Array:
     """Return `X^T diag(row_weight) X block`, (p, k).  Two reads of X, never X^T X."""
     return matmul_rows(inputs, row_weight[:, None] * matmul(inputs, block))
@@ -31,3 +41,18 @@ def weighted_gram_product(inputs: Array, row_weight: Array, block: Array) -> Arr
 def weighted_gram(inputs: Array, row_weight: Array) -> Array:
     """Return `X^T diag(row_weight) X`, (p, p), for the dense methods only."""
     return matmul_rows(inputs, row_weight[:, None] * inputs)
+
+
+def tangent_forms(projected: Array, inputs: Array, direction: Array) -> Array:
+    """Return `2 sum_j (x_i . v_j)(x_i . d_j)` for every row, (m,), given X V.  One read of X."""
+    return 2 * jnp.sum(projected * matmul(inputs, direction), axis=1)
+
+
+def tangent_sum(projected: Array, inputs: Array, row_weight: Array) -> Array:
+    """Return `2 sum_i u_i x_i (x_i . V)`, (p, r), given X V: the adjoint of `tangent_forms`."""
+    return 2 * matmul_rows(inputs, row_weight[:, None] * projected)
+
+
+def project(inputs: Array, block: Array) -> Array:
+    """Return `X block`, (m, k).  One read of X."""
+    return matmul(inputs, block)

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxpoly import kernels
 from jaxpoly.lowrank import LowRank
+from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.validation import (
     check_block,
     check_choice,
@@ -32,6 +33,8 @@ class Lifting:
         sample_weight: w >= 0, shape (m,), or None for equal weights.  A zero
             switches a sample off, so that one compiled shape serves every m; it
             does not neutralise NaN in its row.
+        linear_basis: (p, k) where the fit has linear terms, built by
+            `with_linear_terms`; None for a fit without.
 
     The constructor does not check; `measure`, `backproject` and `solve` do.
 
@@ -42,6 +45,7 @@ class Lifting:
 
     inputs: Array
     sample_weight: Array | None = None
+    linear_basis: Array | None = None
 
 
 def measure(lifting: Lifting, low_rank: LowRank) -> Array:
@@ -120,16 +124,30 @@ def weighted_norm(lifting: Lifting, values: Array) -> Array:
     return peak * jnp.sqrt(jnp.sum(weight * unit**2))
 
 
-def fitted_intercept(lifting: Lifting, residual: Array, debias: Debias) -> Array:
-    """Return the constant that the fit adds to A(L): `-mean(residual)` if centred, else 0."""
-    if debias == "centre":
-        return -weighted_mean(lifting, residual)
-    return jnp.zeros((), residual.dtype)
+def fitted_affine(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Array, Array]:
+    """Return the intercept c and the linear coefficients b that the fit adds to A(L).
+
+    They minimise `E[(residual + X b + c)^2]`, plus the ridge of `with_linear_terms`.
+    b (p,) is zero without linear terms, c is zero unless `debias="centre"`.
+    """
+    inputs, basis = lifting.inputs, lifting.linear_basis
+    linear = jnp.zeros((inputs.shape[1],), residual.dtype)
+    if debias != "centre":
+        return jnp.zeros((), residual.dtype), linear
+    intercept = -weighted_mean(lifting, residual)
+    if basis is None:
+        return intercept, linear
+    row_weight = normalised_weight(lifting) * (residual + intercept)
+    linear = -matmul(basis, matmul_rows(basis, kernels.weighted_sum(inputs, row_weight)))
+    return -weighted_mean(lifting, residual + kernels.linear_forms(inputs, linear)), linear
 
 
 def centre(lifting: Lifting, values: Array, debias: Debias) -> Array:
-    """Subtract the weighted mean for `debias="centre"`; return `values` as they are else."""
-    return values + fitted_intercept(lifting, values, debias)
+    """Add the fitted affine part to `values`: for `debias="centre"` they lose their mean."""
+    intercept, linear = fitted_affine(lifting, values, debias)
+    if lifting.linear_basis is None:
+        return values + intercept
+    return values + kernels.linear_forms(lifting.inputs, linear) + intercept
 
 
 def _debiased_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpoly import lowrank
-from jaxpoly.lifting import Debias, Lifting, centre, fitted_intercept, weighted_norm
+from jaxpoly.lifting import Debias, Lifting, centre, fitted_affine, weighted_norm
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import stationarity_tolerance
 from jaxpoly.state import Solution, State, Status
@@ -49,7 +49,7 @@ class Run:
         offset: the mean of the targets where an intercept is fitted, else 0; the
             solver is given the targets without it, so that a large offset costs no
             digits of their variation.
-        rounding: what rounding the intercept to the dtype adds to a relative residual.
+        rounding: what rounding the affine part to the dtype adds to a relative residual.
         target_norm: the norm that residuals are relative to.
         milestone: relative residual and stationarity, one of which has to be
             undercut visibly for the run not to stall, (2,).
@@ -96,11 +96,12 @@ def begin(
     empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)
     shown = _select(sound, state.estimate, empty)
     residual = jnp.where(sound, state.residual, -shifted)
-    rounding = (
-        jnp.finfo(targets.dtype).eps * jnp.abs(offset) / jnp.where(target_norm > 0, target_norm, 1)
-    )
+    lost = jnp.abs(offset)
+    if lifting.linear_basis is not None:
+        lost += weighted_norm(lifting, shifted)
+    rounding = jnp.finfo(targets.dtype).eps * lost / jnp.where(target_norm > 0, target_norm, 1)
     relative = relative_residual(lifting, residual, target_norm, solver.debias) + rounding
-    intercept = fitted_intercept(lifting, residual, solver.debias) + offset
+    intercept, linear = fitted_affine(lifting, residual, solver.debias)
 
     status = jnp.int32(Status.MAX_STEPS)
     status = jnp.where(relative <= rtol, Status.CONVERGED, status)
@@ -109,7 +110,8 @@ def begin(
     status = jnp.where(~usable, Status.NONFINITE_INPUT, status).astype(jnp.int32)
     best = Solution(
         value=shown,
-        intercept=jnp.where(usable, intercept, 0),
+        intercept=jnp.where(usable, intercept + offset, 0),
+        linear=jnp.where(usable, linear, 0),
         status=status,
         num_steps=jnp.int32(0),
         relative_residual=jnp.where(usable, relative, jnp.inf),
@@ -144,10 +146,11 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     status = jnp.where(stationary, Status.STATIONARY, status)
     status = jnp.where(diverged, Status.DIVERGED, status)
     status = jnp.where(better & (relative <= rtol), Status.CONVERGED, status)
-    intercept = fitted_intercept(lifting, state.residual, solver.debias) + run.offset
+    intercept, linear = fitted_affine(lifting, state.residual, solver.debias)
     best = Solution(
         value=_select(better, state.estimate, former.value),
-        intercept=jnp.where(better, intercept, former.intercept),
+        intercept=jnp.where(better, intercept + run.offset, former.intercept),
+        linear=jnp.where(better, linear, former.linear),
         status=status.astype(jnp.int32),
         num_steps=num_steps,
         relative_residual=lowest,
@@ -158,7 +161,8 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
 
 
 def _offset(solver: Solver, lifting: Lifting, targets: Array) -> Array:
-    return -fitted_intercept(lifting, targets, solver.debias)
+    # Of the linear terms nothing is taken off: with a ridge they would be shrunk twice.
+    return -fitted_affine(replace(lifting, linear_basis=None), targets, solver.debias)[0]
 
 
 def centred_targets(solver: Solver, lifting: Lifting, targets: Array) -> Array:
@@ -191,4 +195,5 @@ def _num_samples(lifting: Lifting) -> Array:
 
 def _num_unknowns(lifting: Lifting, solver: Solver) -> int:
     dim, rank = lifting.inputs.shape[1], solver.rank
-    return dim * rank - math.comb(rank, 2) + (solver.debias == "centre")
+    linear = 0 if lifting.linear_basis is None else lifting.linear_basis.shape[1]
+    return dim * rank - math.comb(rank, 2) + (solver.debias == "centre") + linear

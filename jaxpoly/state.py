@@ -62,21 +62,24 @@ class Solution:
 
     Attributes:
         value: L as a LowRank, factor (p, r) and diagonal (r,).
-        intercept: the fitted constant; predictions are `x^T L x + intercept`.
+        intercept: the fitted constant; predictions are `x^T L x + linear . x + intercept`.
             Zero for `debias="trace"` and `"none"`.
+        linear: the fitted linear coefficients, (p,); zero unless the lifting has
+            linear terms, see `with_linear_terms`.
         status: a `Status` as an int32 scalar.
         num_steps: steps taken, int32.
-        relative_residual: weighted norm of `A(L) + intercept - y` over that of
-            y (of `y - mean(y)` where an intercept is fitted, plus a bound on what
-            rounding that intercept to the dtype adds).
+        relative_residual: weighted norm of `A(L) + X linear + intercept - y` over that
+            of y (of what the affine terms leave of y where such are fitted, plus a
+            bound on what rounding them to the dtype adds).
         stationarity: see `State`.
         underdetermined: whether fewer samples carry weight than there are
-            unknowns, `p r - r (r - 1) / 2` plus one for an intercept; a perfect
+            unknowns, `p r - r (r - 1) / 2` plus the affine ones; a perfect
             fit is then no evidence of recovery.
     """
 
     value: LowRank
     intercept: Array
+    linear: Array
     status: Array
     num_steps: Array
     relative_residual: Array
@@ -108,8 +111,8 @@ _ADVICE = {
         "weight. Remove such rows, or fill them and give them zero sample_weight."
     ),
     Status.DEGENERATE: (
-        "Nothing to fit: inputs or weights are all zero, or the targets do not vary. The zero "
-        "matrix with the mean as intercept is returned."
+        "Nothing to fit: inputs or weights are all zero, or the targets do not vary "
+        "beyond the linear terms. The zero matrix with the affine fit is returned."
     ),
 }
 

@@ -25,10 +25,10 @@ def tangent_step(
         step = |G_T|_F^2 / (E[A(G_T)^2] / 2)      minimises the loss exactly,
         stationarity = |E[res A(G_T)]| / (|res| |A(G_T)|)    is a cosine,
 
-    A and res centred for `debias="centre"`, E the weighted mean.  Both are free
-    of scale.  For x ~ N(0, I) and many samples the step tends to 1.  With the
-    trace correction G is no gradient of the loss: its fixed point on noisy data is
-    not stationary in this sense.
+    A and res centred for `debias="centre"` (and rid of linear terms where those are
+    fitted), E the weighted mean.  Both are free of scale.  For x ~ N(0, I) and many
+    samples the step tends to 1.  With the trace correction G is no gradient of the
+    loss: its fixed point on noisy data is not stationary in this sense.
 
     Args:
         lifting: the inputs and weights.

@@ -76,7 +76,7 @@ def _working_dtype(name: str, value: Any) -> Any:
 
 def check_lifting(lifting: Any) -> Any:
     """Return the lifting with float arrays of fitting shapes."""
-    for field in ("inputs", "sample_weight"):
+    for field in ("inputs", "sample_weight", "linear_basis"):
         if not hasattr(lifting, field):
             raise TypeError(
                 f"lifting is a {type(lifting).__name__}; expected jaxpoly.Lifting(inputs)"
@@ -89,7 +89,10 @@ def check_lifting(lifting: Any) -> Any:
     weight = lifting.sample_weight
     if weight is not None:
         weight = check_vector("lifting.sample_weight", weight, inputs)
-    return dataclasses.replace(lifting, inputs=inputs, sample_weight=weight)
+    basis = lifting.linear_basis
+    if basis is not None:
+        basis = check_block(basis, inputs, "lifting.linear_basis")
+    return dataclasses.replace(lifting, inputs=inputs, sample_weight=weight, linear_basis=basis)
 
 
 def check_weight_values(weight: Array | None) -> None:
@@ -115,12 +118,12 @@ def check_vector(name: str, value: ArrayLike, inputs: Array) -> Array:
     return vector
 
 
-def check_block(block: ArrayLike, inputs: Array) -> Array:
+def check_block(block: ArrayLike, inputs: Array, name: str = "block") -> Array:
     """Return `block` as a (p, k) array in the dtype of the inputs."""
-    block = as_float_array("block", block, ndim=2, dtype=inputs.dtype)
+    block = as_float_array(name, block, ndim=2, dtype=inputs.dtype)
     if block.shape[0] != inputs.shape[1]:
         raise ValueError(
-            f"block has shape {block.shape}; expected ({inputs.shape[1]}, k) to fit "
+            f"{name} has shape {block.shape}; expected ({inputs.shape[1]}, k) to fit "
             f"lifting.inputs of shape {inputs.shape}"
         )
     return block
@@ -181,16 +184,16 @@ def check_step_size(step_size: Any) -> Any:
     return step_size
 
 
-def check_tolerance(rtol: Any) -> Any:
-    """Refuse a tolerance that is known and negative or NaN."""
-    number = isinstance(rtol, float | int | np.number | np.ndarray | jax.Array)
-    if not number or jnp.ndim(rtol) > 0 or jnp.iscomplexobj(rtol):
-        raise TypeError(f"rtol is {rtol!r}; expected one real number, or None")
-    if isinstance(rtol, jax.core.Tracer):
-        return rtol
-    if math.isnan(rtol) or rtol < 0:
-        raise ValueError(f"rtol is {rtol}; expected a number >= 0, or None")
-    return rtol
+def check_number(name: str, value: Any) -> Any:
+    """Refuse a number that is known and negative or NaN."""
+    number = isinstance(value, float | int | np.number | np.ndarray | jax.Array)
+    if not number or isinstance(value, bool) or jnp.ndim(value) > 0 or jnp.iscomplexobj(value):
+        raise TypeError(f"{name} is {value!r}; expected one real number")
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} is {value}; expected a number >= 0")
+    return value
 
 
 def check_key(key: Any) -> Array:

@@ -18,6 +18,7 @@ TARGETS = np.ones(6)
 SOLUTION = jp.Solution(
     value=jp.LowRank(jnp.ones((4, 2)), jnp.ones(2)),
     intercept=jnp.zeros(()),
+    linear=jnp.zeros(4),
     status=jnp.int32(0),
     num_steps=jnp.int32(12),
     relative_residual=jnp.array(0.25),

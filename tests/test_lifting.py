@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from jaxpoly import Lifting, LowRank, backproject, dense_gradient, gradient_map, measure
 from jaxpoly.lifting import (
     centre,
-    fitted_intercept,
+    fitted_affine,
     measure_tangent,
     weighted_mean,
     weighted_norm,
@@ -146,7 +146,7 @@ def test_rows_of_zero_weight_change_nothing(debias):
         ),
         (dense_gradient(lifting, residual, debias), dense_gradient(padded, longer, debias)),
         (weighted_mean(lifting, residual), weighted_mean(padded, longer)),
-        (fitted_intercept(lifting, residual, debias), fitted_intercept(padded, longer, debias)),
+        (fitted_affine(lifting, residual, debias), fitted_affine(padded, longer, debias)),
         (weighted_norm(lifting, residual), weighted_norm(padded, longer)),
         (centre(lifting, residual, debias), centre(padded, longer, debias)[:M]),
     ]
