@@ -14,10 +14,10 @@ from jaxpoly.lifting import Debias, Lifting, gradient_map, measure
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.solvers.options import check_options, choose_step_size
+from jaxpoly.solvers.spectral import spectral_start
 from jaxpoly.state import State
 from jaxpoly.static import static
 from jaxpoly.tangent import tangent_step
-from jaxpoly.threshold import KrylovThreshold
 
 Optimizer = Callable[..., optax.GradientTransformation]
 
@@ -41,20 +41,15 @@ class FactoredDescent:
         self, lifting: Lifting, targets: Array, key: Array, start: LowRank | None = None
     ) -> State:
         """Return the state at `start`, by default the debiased spectral estimate."""
-        dim = lifting.inputs.shape[1]
         key, block_key = jax.random.split(key)
-        descent = gradient_map(lifting, targets, self.debias)
         if start is None:
-            # A start need not be accurate; descent does the rest.
-            threshold = KrylovThreshold(self.rank, self.positive, accuracy=2.0)
-            warm = jnp.zeros((dim, 0), targets.dtype)
-            spectral, _ = threshold(descent, dim, block_key, warm)
+            spectral, curvature_step = spectral_start(
+                lifting, targets, self.rank, self.positive, self.debias, block_key
+            )
         else:
             spectral = lowrank.eigen_form(start, self.rank, self.positive)
-        basis = spectral.factor
-        curvature_step, _ = tangent_step(lifting, targets, basis, descent(basis), self.debias)
-        if start is None:
-            spectral = lowrank.scale(spectral, curvature_step)
+            image = gradient_map(lifting, targets, self.debias)(spectral.factor)
+            curvature_step, _ = tangent_step(lifting, targets, spectral.factor, image, self.debias)
         magnitude = jnp.abs(spectral.diagonal)
         size = jnp.where(magnitude[0] > 0, magnitude[0], 1)
         factor = spectral.factor * jnp.sqrt(magnitude / size)[None, :]
