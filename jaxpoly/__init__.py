@@ -7,6 +7,7 @@ and read the neurons off L.
 
 from jaxpoly import lowrank
 from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
+from jaxpoly.inputs import Whitening, restore, whiten, with_linear_terms
 from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
 from jaxpoly.lowrank import LowRank, eigen_form, to_dense
 from jaxpoly.metrics import (
@@ -17,9 +18,13 @@ from jaxpoly.metrics import (
     subspace_angle,
 )
 from jaxpoly.network import QuadraticNetwork
+from jaxpoly.rank_choice import RankCurve
+from jaxpoly.recover import Recovery, recover
+from jaxpoly.reweighted import reweighted_start
 from jaxpoly.run import Run, Solver
 from jaxpoly.sampling import Problem, sample_problem, sample_truth
 from jaxpoly.solvers.factored import FactoredDescent, factored_descent
+from jaxpoly.solvers.gauss_newton import GaussNewton, gauss_newton
 from jaxpoly.solvers.hard_thresholding import ApRom, EpRom, ap_rom, ep_rom
 from jaxpoly.state import Solution, SolveError, State, Status, describe, raise_if_failed
 from jaxpoly.threshold import EighThreshold, KrylovThreshold, SubspaceThreshold
@@ -31,13 +36,16 @@ __all__ = [
     "EighThreshold",
     "EpRom",
     "FactoredDescent",
+    "GaussNewton",
     "KrylovThreshold",
     "Lifting",
     "LowRank",
     "NeuronMatch",
     "Problem",
     "QuadraticNetwork",
+    "RankCurve",
     "Record",
+    "Recovery",
     "Run",
     "Solution",
     "SolveError",
@@ -45,6 +53,7 @@ __all__ = [
     "State",
     "Status",
     "SubspaceThreshold",
+    "Whitening",
     "advance",
     "ap_rom",
     "backproject",
@@ -54,13 +63,17 @@ __all__ = [
     "ep_rom",
     "factored_descent",
     "finish",
+    "gauss_newton",
     "gradient_map",
     "init_run",
     "lowrank",
     "match_neurons",
     "measure",
     "raise_if_failed",
+    "recover",
     "relative_error",
+    "restore",
+    "reweighted_start",
     "sample_problem",
     "sample_truth",
     "solve",
@@ -68,4 +81,6 @@ __all__ = [
     "subspace_angle",
     "to_dense",
     "trajectory",
+    "whiten",
+    "with_linear_terms",
 ]

@@ -1,0 +1,177 @@
+"""The front door: from a table of numbers to the network, nothing to tune."""
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpoly import kernels
+from jaxpoly.inputs import Whitening, restore, whiten, with_linear_terms
+from jaxpoly.lifting import Lifting, normalised_weight
+from jaxpoly.precision import default_rtol
+from jaxpoly.rank_choice import RankCurve, choose_rank, largest_rank, rank_curve
+from jaxpoly.robust import robust_fit
+from jaxpoly.search import search
+from jaxpoly.solvers.gauss_newton import gauss_newton
+from jaxpoly.state import Solution
+from jaxpoly.validation import (
+    check_count,
+    check_key,
+    check_lifting,
+    check_number,
+    check_rank_fits,
+    check_vector,
+    check_weight_values,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Recovery(Solution):
+    """A `Solution` in the coordinates of the inputs, with what `recover` saw on its way.
+
+    Attributes:
+        rank_curve: the held-out errors the rank was chosen from; None for a given rank.
+        num_starts: starts tried.
+        sample_weight: the weights of the last fit, (m,), sum 1; with `robust=True`
+            zero for samples that were taken for outliers.
+        constant_squares: (p,), columns whose square does not vary, such as +-1 or
+            one-hot ones: the data see that part of the diagonal of L only through
+            the rank, and not at all for neurons along an axis, so the diagonal of
+            `value` may be arbitrary although predictions are right.
+    """
+
+    rank_curve: RankCurve | None
+    num_starts: Array
+    sample_weight: Array
+    constant_squares: Array
+
+
+def recover(
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    rank: int | Literal["auto"],
+    *,
+    key: Array,
+    positive: bool = False,
+    sample_weight: ArrayLike | None = None,
+    affine: bool = False,
+    ridge: float = 0.0,
+    robust: bool = False,
+    max_steps: int = 100,
+    rtol: float | None = None,
+) -> Recovery:
+    """Fit `y = x^T L x (+ b . x) + c` with L of low rank; nothing to tune.
+
+    Whitens the inputs (see `whiten`), polishes a spectral start by
+    `gauss_newton`, and only where that did not converge tries further starts: hard
+    thresholding, `reweighted_start`, then random reweighted starts in growing batches.
+    It stops at the first that converges, or, on noisy data, as soon as the
+    smallest residual has been reached from several starts.  The result is mapped
+    back to the coordinates of the inputs.
+
+    Args:
+        inputs: X, (m, p), as they are: correlated, badly scaled, not Gaussian.
+        targets: y, (m,).
+        rank: r, or "auto" to choose it by cross-validation, see `RankCurve`.
+        key: a JAX random key.
+        positive: keep L positive semidefinite.
+        sample_weight: w >= 0, (m,), or None.
+        affine: fit the linear terms b too; the intercept c is always fitted.
+        ridge: penalty `ridge (|L|_F^2 + |b|^2)` beside the mean squared residual,
+            in whitened coordinates, so of order sigma^2 / m of the noise.
+        robust: give samples with gross errors no weight, see `Recovery`.
+        max_steps: Gauss-Newton steps at most, for each start.
+        rtol: relative residual that counts as exact, None for `20 eps p^(1/4)`.
+
+    Returns:
+        A `Recovery`, which is a `Solution`: `.value`, `.linear`, `.intercept`,
+        `.status` and more.  Everything is in the dtype of the inputs.
+
+    Raises:
+        ValueError, TypeError: shapes that do not fit, data that are not real
+            numbers, options out of range.  All else becomes a status.
+
+    Decides on the host which start comes next, so it does not run under `jit` or `vmap`;
+    its parts do.  Makes one copy of X, and matrices p x p (and m x m, up to
+    m = 4000, where samples are scarce).
+
+    >>> import jax, jaxpoly as jp
+    >>> problem = jp.sample_problem(jax.random.key(0), num_samples=100, dim=20, rank=2)
+    >>> X, y = problem.lifting.inputs, problem.targets
+    >>> solution = jp.recover(X, y, rank=2, key=jax.random.key(1))
+    >>> bool(jp.relative_error(solution.value, problem.truth) < 1e-4)
+    True
+    """
+    if isinstance(inputs, jax.core.Tracer) or isinstance(targets, jax.core.Tracer):
+        raise TypeError(
+            "recover was called under jit or vmap, where it cannot choose its starts; "
+            "use jaxpoly.solve(jaxpoly.gauss_newton(rank), ...) there"
+        )
+    lifting = check_lifting(Lifting(inputs, sample_weight))  # type: ignore[arg-type]
+    targets = check_vector("targets", targets, lifting.inputs)
+    check_weight_values(lifting.sample_weight)
+    num_samples, dim = lifting.inputs.shape
+    key, rank_key = jax.random.split(check_key(key))
+    ridge = check_number("ridge", ridge)
+    rtol = default_rtol(targets.dtype, dim) if rtol is None else check_number("rtol", rtol)
+    max_steps = check_count("max_steps", max_steps, 0)
+    for name, flag in (("affine", affine), ("robust", robust)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} is {flag!r}; expected True or False")
+    if rank != "auto":
+        rank = check_count("rank", rank, 1)
+        check_rank_fits(rank, dim)
+
+    plain, fitted, whitening, constant_squares = _prepare(lifting, ridge, affine)
+    limits = max_steps, rtol
+    curve = None
+    if rank == "auto":
+        largest = largest_rank(num_samples, dim)
+        every = gauss_newton(largest, positive=positive, ridge=ridge)
+        if robust:
+            _, weight = robust_fit(every, plain, targets, key, *limits, ridge, affine)
+            plain = replace(plain, sample_weight=weight)
+        curve = rank_curve(every, plain, targets, rank_key, largest, affine)
+        rank = choose_rank(curve, rtol)
+    solver = gauss_newton(rank, positive=positive, ridge=ridge)
+    if robust:
+        solution, weight = robust_fit(solver, plain, targets, key, *limits, ridge, affine)
+        num_starts = 1
+    else:
+        unknowns = rank * dim - rank * (rank - 1) // 2 + 1 + affine * dim
+        solution, num_starts = search(solver, fitted, targets, key, *limits, unknowns)
+        weight = normalised_weight(lifting)
+    solution = _finish(whitening, solution)
+    known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
+    return Recovery(
+        **known,
+        rank_curve=curve,
+        num_starts=jnp.int32(num_starts),
+        sample_weight=weight,
+        constant_squares=constant_squares,
+    )
+
+
+@partial(jax.jit, static_argnames="affine")
+def _prepare(lifting, ridge, affine: bool):
+    """Return the whitened lifting without and with linear terms, the map, constant squares."""
+    whitening, plain = whiten(lifting, centred=affine)
+    fitted = with_linear_terms(plain, ridge) if affine else plain
+    weight = normalised_weight(lifting)
+    peak = jnp.max(jnp.abs(lifting.inputs), axis=0)
+    squares = (lifting.inputs / jnp.where(peak > 0, peak, 1)[None, :]) ** 2
+    spread = squares - kernels.weighted_sum(squares, weight)[None, :]
+    variance = kernels.weighted_sum(spread**2, weight)
+    return plain, fitted, whitening, variance <= (10 * jnp.finfo(weight.dtype).eps) ** 2
+
+
+@jax.jit
+def _finish(whitening: Whitening, solution: Solution) -> Solution:
+    parts = restore(whitening, solution.value, solution.linear, solution.intercept)
+    value, linear, intercept = parts
+    return replace(solution, value=value, linear=linear, intercept=intercept)

@@ -1,0 +1,140 @@
+"""From cheap to thorough: starts for Gauss-Newton until one is believed."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxpoly import lowrank
+from jaxpoly.driver import solve
+from jaxpoly.lifting import Lifting, dense_gradient
+from jaxpoly.precision import matmul
+from jaxpoly.reweighted import reweighted_start
+from jaxpoly.solvers.gauss_newton import GaussNewton
+from jaxpoly.solvers.hard_thresholding import ap_rom, ep_rom
+from jaxpoly.state import Solution, Status
+from jaxpoly.tangent import tangent_step
+
+# Reweighted starts take m x m memory: with more samples than this there are none.
+LARGEST_SYSTEM = 4000
+# Exact eigendecompositions up to this dimension.
+LARGEST_DENSE = 500
+THRESHOLDING_STEPS = 200
+NUM_RANDOM = 60
+# Samples are plentiful with this many for each unknown; two starts that agree are then
+# believed, otherwise four.
+PLENTY = 2.5
+AGREEMENT = 1e-3
+
+
+def search(
+    solver: GaussNewton,
+    lifting: Lifting,
+    targets: Array,
+    key: Array,
+    max_steps: int,
+    rtol: float,
+    num_unknowns: int,
+) -> tuple[Solution, int]:
+    """Return the solution of the smallest residual, and how many starts were tried.
+
+    Starts come in this order: spectral; hard thresholding; reweighted; random
+    reweighted in batches (the last only where samples are scarce, and the reweighted
+    one before the thresholding there).  The search ends at the first that
+    CONVERGED, at data that no start can mend, or when several starts have reached
+    the smallest residual to 0.1 %.
+    """
+    num_samples = lifting.inputs.shape[0]
+    if lifting.sample_weight is not None:
+        num_samples = int(jnp.sum(lifting.sample_weight > 0))
+    plentiful = num_samples >= PLENTY * num_unknowns
+    believed = 2 if plentiful else 4
+    data = lifting, targets
+    limits = max_steps, rtol
+    attempts: list[Solution] = []
+    for batch in _attempts(solver, data, key, limits, plentiful, num_samples > num_unknowns):
+        attempts.extend(batch)
+        if _settled(attempts, believed):
+            break
+    best = min(attempts, key=lambda attempt: float(attempt.relative_residual))
+    return best, len(attempts)
+
+
+def _settled(attempts: list[Solution], believed: int) -> bool:
+    ends = {int(attempt.status) for attempt in attempts}
+    if ends & {Status.CONVERGED, Status.NONFINITE_INPUT, Status.DEGENERATE}:
+        return True
+    residuals = [float(attempt.relative_residual) for attempt in attempts]
+    lowest = min(residuals)
+    return sum(residual <= lowest * (1 + AGREEMENT) for residual in residuals) >= believed
+
+
+def _attempts(
+    solver: GaussNewton,
+    data: tuple[Lifting, Array],
+    key: Array,
+    limits: tuple[int, float],
+    plentiful: bool,
+    determined: bool,
+) -> Iterator[list[Solution]]:
+    """Yield the solutions of one start after the other, or of a batch of them."""
+    # One by one: a split into many would be compiled for the easiest problem too.
+    keys = (jax.random.fold_in(key, index) for index in count())
+    num_samples, dim = data[0].inputs.shape
+    reweighting = num_samples <= LARGEST_SYSTEM and solver.rank < dim
+    yield [_from_spectral(solver, *data, next(keys), *limits)]
+    if reweighting and not plentiful:
+        yield [_from_reweighted(solver, *data, next(keys), *limits)]
+    yield [_from_thresholding(solver, *data, next(keys), *limits)]
+    if reweighting and plentiful:
+        yield [_from_reweighted(solver, *data, next(keys), *limits)]
+    if plentiful or not determined or not reweighting:
+        return
+    # A vmapped batch waits for its slowest member, which only accelerators make up for.
+    size = 4 if jax.default_backend() == "cpu" else NUM_RANDOM // 2
+    for _ in range(0, NUM_RANDOM, size):
+        batch = jnp.stack([next(keys) for _ in range(size)])
+        solutions = _from_random(solver, *data, batch, *limits)
+        yield [jax.tree.map(lambda leaf, i=i: leaf[i], solutions) for i in range(size)]
+
+
+@jax.jit
+def _from_spectral(solver, lifting, targets, key, max_steps, rtol) -> Solution:
+    start = None
+    if lifting.inputs.shape[1] <= LARGEST_DENSE:
+        # Exact, and compiled in half the time of a block Krylov iteration.
+        descent = dense_gradient(lifting, targets)
+        leading = lowrank.truncate_matrix(descent, solver.rank, solver.positive)
+        image = matmul(descent, leading.factor)
+        step, _ = tangent_step(lifting, targets, leading.factor, image, solver.debias)
+        start = lowrank.scale(leading, step)
+    return solve(solver, lifting, targets, key, max_steps, rtol, start)
+
+
+@jax.jit
+def _from_thresholding(solver, lifting, targets, key, max_steps, rtol) -> Solution:
+    dense = lifting.inputs.shape[1] <= LARGEST_DENSE
+    gentle = (ep_rom if dense else ap_rom)(solver.rank, positive=solver.positive)
+    start = solve(gentle, lifting, targets, key, THRESHOLDING_STEPS, rtol).value
+    return solve(solver, lifting, targets, key, max_steps, rtol, start)
+
+
+@partial(jax.jit, static_argnames="random")
+def _from_reweighted(
+    solver, lifting, targets, key, max_steps, rtol, random: bool = False
+) -> Solution:
+    start = reweighted_start(lifting, targets, solver.rank, key if random else None)
+    return solve(solver, lifting, targets, key, max_steps, rtol, start)
+
+
+@jax.jit
+def _from_random(solver, lifting, targets, keys, max_steps, rtol) -> Solution:
+    def attempt(key: Array) -> Solution:
+        return _from_reweighted(solver, lifting, targets, key, max_steps, rtol, random=True)
+
+    if jax.default_backend() == "cpu":
+        return lax.map(attempt, keys)
+    return jax.vmap(attempt)(keys)
