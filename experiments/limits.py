@@ -1,0 +1,150 @@
+"""Limits: from how few samples, and from which inputs, a planted network is found.
+
+(a) The share of problems solved against m / dof for every solver of the kit, for
+`recover` and for a spectrally started L-BFGS, p = 40, r = 3.  (b) `recover`, with no
+setting changed, on ill-conditioned, noisy, spoilt and unruly data and on unknown rank.
+Success is a relative Frobenius error of at most 1e-4.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import jaxpoly as jp
+from experiments import results
+from experiments.limits_cases import Case, cases
+from experiments.limits_figures import plot_curves
+from experiments.limits_peers import spectral_lbfgs
+from experiments.recovery import wilson_interval
+
+Signs = Literal["positive", "mixed"]
+SUCCESS = 1e-4
+
+
+@dataclass(frozen=True)
+class Config:
+    """Trials, grid and seed."""
+
+    trials: int = 50
+    """Planted networks for each point and row."""
+    dim: int = 40
+    """Inputs p of the curves."""
+    rank: int = 3
+    """Neurons r of the curves."""
+    ratios: tuple[float, ...] = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 2.5, 3.0, 4.0)
+    """Samples over unknowns, m / dof, of the curves."""
+    only: str = ""
+    """Run only the rows of part (b) whose name contains this."""
+    curves: bool = True
+    """Run part (a)."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+def main(config: Config, out: Path) -> None:
+    """Run, save `limits.json`, draw the figure from it and print the tables."""
+    began = time.perf_counter()
+    payload: dict[str, Any] = {"curves": run_curves(config) if config.curves else {}}
+    payload["rows"] = [run_case(case, config) for case in cases() if config.only in case.name]
+    seconds = time.perf_counter() - began
+    path = out / "limits.json"
+    results.write(path, payload | {"provenance": results.provenance(config, seconds)})
+    if config.curves:
+        plot_curves(results.read(path), out / "limits.png")
+    print(f"\nResults: {out}/limits*")
+
+
+def solvers(rank: int) -> dict[str, jp.Solver]:
+    """Return the solvers of the kit, none with an option set."""
+    return {
+        "EP-ROM": jp.ep_rom(rank),
+        "AP-ROM": jp.ap_rom(rank),
+        "factored descent": jp.factored_descent(rank),
+        "Gauss-Newton": jp.gauss_newton(rank),
+    }
+
+
+def run_curves(config: Config) -> dict[str, Any]:
+    """Return the success rates of part (a) by signs, method and ratio."""
+    dim, rank = config.dim, config.rank
+    unknowns = dim * rank - rank * (rank - 1) // 2
+    keys = jax.random.split(jax.random.key(config.seed), config.trials)
+    table: dict[str, Any] = {}
+    for signs in ("mixed", "positive"):
+        for ratio in config.ratios:
+            sample = partial(
+                jp.sample_problem,
+                num_samples=round(ratio * unknowns),
+                dim=dim,
+                rank=rank,
+                signs=signs,
+                condition=1.0,
+            )
+            rates = curve_point(sample, rank, keys)
+            for name, rate in rates.items():
+                row = table.setdefault(signs, {}).setdefault(name, [])
+                row.append({"ratio": ratio, "rate": rate})
+            line = "  ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
+            print(f"{signs:<9}{ratio:>5.2f} dof: {line}", flush=True)
+    return table
+
+
+def curve_point(sample: Any, rank: int, keys: Array) -> dict[str, float]:
+    """Return the success rate of every method on the problems of one size."""
+
+    def solved(solve: Any) -> float:
+        def trial(key: Array) -> Array:
+            problem_key, solver_key = jax.random.split(key)
+            problem = sample(problem_key)
+            value = solve(problem.lifting, problem.targets, solver_key)
+            return jp.relative_error(value, problem.truth) <= SUCCESS
+
+        return float(jnp.mean(jax.jit(partial(jax.lax.map, trial))(keys)))
+
+    def kit(solver: jp.Solver) -> Any:
+        return lambda *data: jp.solve(solver, *data, max_steps=500).value
+
+    rates = {name: solved(kit(solver)) for name, solver in solvers(rank).items()}
+    rates["L-BFGS, spectral start"] = solved(partial(spectral_lbfgs, rank))
+    wins = 0
+    for key in keys:
+        problem_key, solver_key = jax.random.split(key)
+        problem = sample(problem_key)
+        solution = jp.recover(problem.lifting.inputs, problem.targets, rank, key=solver_key)
+        wins += bool(jp.relative_error(solution.value, problem.truth) <= SUCCESS)
+    return rates | {"recover": wins / len(keys)}
+
+
+def run_case(case: Case, config: Config) -> dict[str, Any]:
+    """Run one row of part (b) and print it."""
+    outcomes = [
+        case.trial(key) for key in jax.random.split(jax.random.key(config.seed), config.trials)
+    ]
+    wins = int(np.sum([outcome.success for outcome in outcomes]))
+    low, high = wilson_interval(wins, config.trials)
+    row = {
+        "name": case.name,
+        "target": case.target,
+        "trials": config.trials,
+        "successes": wins,
+        "interval": (low, high),
+        "starts": float(np.mean([outcome.num_starts for outcome in outcomes])),
+        "steps": float(np.median([outcome.num_steps for outcome in outcomes])),
+        "ratio_to_oracle": float(np.median([outcome.ratio for outcome in outcomes])),
+        "seconds": float(np.median([outcome.seconds for outcome in outcomes])),
+    }
+    oracle = "" if np.isnan(row["ratio_to_oracle"]) else f"  oracle x {row['ratio_to_oracle']:.3f}"
+    print(
+        f"{case.name:<58}{wins / config.trials:>6.2f} ({low:.2f} to {high:.2f}), target "
+        f"{case.target}; starts {row['starts']:.1f}, steps {row['steps']:.0f}, "
+        f"{row['seconds']:.3f} s{oracle}",
+        flush=True,
+    )
+    return row
