@@ -22,6 +22,7 @@ class Whitening:
     Attributes:
         shift: (p,); zeros where the inputs were not centred.
         transform: T, (p, p).  Columns of truncated directions are zero.
+        inverse: of T, (p, p), on the directions kept.
 
     >>> import jax.numpy as jnp
     >>> whitening, whitened = whiten(Lifting(jnp.array([[2.0], [-2.0]])), centred=True)
@@ -31,6 +32,7 @@ class Whitening:
 
     shift: Array
     transform: Array
+    inverse: Array
 
 
 def whiten(lifting: Lifting, centred: bool) -> tuple[Whitening, Lifting]:
@@ -83,8 +85,10 @@ def whiten(lifting: Lifting, centred: bool) -> tuple[Whitening, Lifting]:
     root = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, shrunk, 1)), 0)
     rotation = vectors * root[None, :]
     transform = (inverse / jnp.where(peak > 0, peak, 1))[:, None] * rotation
+    back = jnp.where(kept, jnp.sqrt(jnp.where(kept, shrunk, 1)), 0)
+    untransform = (back[:, None] * vectors.T) * (rms * peak)[None, :]
     whitened = replace(lifting, inputs=kernels.project(unit, rotation), linear_basis=None)
-    return Whitening(shift, transform), whitened
+    return Whitening(shift, transform, untransform), whitened
 
 
 def restore(
@@ -114,8 +118,8 @@ def restore(
 
 
 def to_whitened(whitening: Whitening, low_rank: LowRank) -> LowRank:
-    """Return L in whitened coordinates, exact on the directions kept: the inverse of `restore`."""
-    return LowRank(jnp.linalg.lstsq(whitening.transform, low_rank.factor)[0], low_rank.diagonal)
+    """Return L in whitened coordinates, on the directions kept: the inverse of `restore`."""
+    return LowRank(matmul(whitening.inverse, low_rank.factor), low_rank.diagonal)
 
 
 def with_linear_terms(lifting: Lifting, ridge: ArrayLike = 0.0) -> Lifting:

@@ -1,7 +1,7 @@
 """Lifting: a quadratic network is a linear measurement of a low-rank matrix."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
@@ -148,6 +148,24 @@ def centre(lifting: Lifting, values: Array, debias: Debias) -> Array:
     if lifting.linear_basis is None:
         return values + intercept
     return values + kernels.linear_forms(lifting.inputs, linear) + intercept
+
+
+def fitted_norm(lifting: Lifting, residual: Array, debias: Debias) -> Array:
+    """Return the norm of the residual after the affine fit, with the ridge of that fit.
+
+    `sqrt(min over b, c of E[(residual + X b + c)^2] + ridge |b|^2)`, a scalar: what
+    the gradient is the gradient of.
+    """
+    centred = centre(lifting, residual, debias)
+    norm = weighted_norm(lifting, centred)
+    if lifting.linear_basis is None:
+        return norm
+    # At the minimum the penalty is the inner product of what is left and what was removed.
+    removed = centre(replace(lifting, linear_basis=None), residual, debias) - centred
+    size = weighted_norm(lifting, removed)
+    unit = jnp.where(norm > 0, norm, 1), jnp.where(size > 0, size, 1)
+    cosine = weighted_mean(lifting, (centred / unit[0]) * (removed / unit[1]))
+    return jnp.hypot(norm, jnp.sqrt(jnp.maximum(cosine, 0)) * jnp.sqrt(norm) * jnp.sqrt(size))
 
 
 def _debiased_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Array, Array]:

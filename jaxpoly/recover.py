@@ -10,14 +10,16 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels
-from jaxpoly.inputs import Whitening, restore, whiten, with_linear_terms
-from jaxpoly.lifting import Lifting, normalised_weight
+from jaxpoly.driver import solve
+from jaxpoly.inputs import Whitening, restore, to_whitened, whiten, with_linear_terms
+from jaxpoly.lifting import Lifting, centre, normalised_weight, weighted_norm
 from jaxpoly.precision import default_rtol
 from jaxpoly.rank_choice import RankCurve, choose_rank, largest_rank, rank_curve
 from jaxpoly.robust import robust_fit
 from jaxpoly.search import search
 from jaxpoly.solvers.gauss_newton import gauss_newton
-from jaxpoly.state import Solution
+from jaxpoly.state import Solution, Status
+from jaxpoly.static import static
 from jaxpoly.validation import (
     check_count,
     check_key,
@@ -27,6 +29,9 @@ from jaxpoly.validation import (
     check_vector,
     check_weight_values,
 )
+
+# Squared norm of the mean of whitened inputs above which they are far from the origin.
+FAR_SHIFT = 0.5
 
 
 @jax.tree_util.register_dataclass
@@ -69,10 +74,10 @@ def recover(
 
     Whitens the inputs (see `whiten`), polishes a spectral start by
     `gauss_newton`, and only where that did not converge tries further starts: hard
-    thresholding, `reweighted_start`, then random reweighted starts in growing batches.
-    It stops at the first that converges, or, on noisy data, as soon as the
-    smallest residual has been reached from several starts.  The result is mapped
-    back to the coordinates of the inputs.
+    thresholding and, where samples are scarce, `reweighted_start`, then random
+    reweighted starts.  It stops at the first that converges, or, on noisy data, as
+    soon as the smallest residual has been reached from several starts.  The result
+    is mapped back to the coordinates of the inputs.
 
     Args:
         inputs: X, (m, p), as they are: correlated, badly scaled, not Gaussian.
@@ -86,7 +91,8 @@ def recover(
             in whitened coordinates, so of order sigma^2 / m of the noise.
         robust: give samples with gross errors no weight, see `Recovery`.
         max_steps: Gauss-Newton steps at most, for each start.
-        rtol: relative residual that counts as exact, None for `20 eps p^(1/4)`.
+        rtol: relative residual that counts as exact; None for `20 eps p^(1/4)`, times
+            the ratio of the targets to what an affine fit leaves of them.
 
     Returns:
         A `Recovery`, which is a `Solution`: `.value`, `.linear`, `.intercept`,
@@ -98,7 +104,7 @@ def recover(
 
     Decides on the host which start comes next, so it does not run under `jit` or `vmap`;
     its parts do.  Makes one copy of X, and matrices p x p (and m x m, up to
-    m = 4000, where samples are scarce).
+    m = 2500, where samples are scarce).
 
     >>> import jax, jaxpoly as jp
     >>> problem = jp.sample_problem(jax.random.key(0), num_samples=100, dim=20, rank=2)
@@ -116,9 +122,15 @@ def recover(
     targets = check_vector("targets", targets, lifting.inputs)
     check_weight_values(lifting.sample_weight)
     num_samples, dim = lifting.inputs.shape
+    if lifting.sample_weight is not None:
+        # Whatever stands in rows of zero weight must not set a scale.
+        off = lifting.sample_weight == 0
+        inputs = jnp.where(off[:, None], 0, lifting.inputs)
+        lifting, targets = replace(lifting, inputs=inputs), jnp.where(off, 0, targets)
+        num_samples -= int(jnp.sum(off))
     key, rank_key = jax.random.split(check_key(key))
     ridge = check_number("ridge", ridge)
-    rtol = default_rtol(targets.dtype, dim) if rtol is None else check_number("rtol", rtol)
+    rtol = None if rtol is None else check_number("rtol", rtol)
     max_steps = check_count("max_steps", max_steps, 0)
     for name, flag in (("affine", affine), ("robust", robust)):
         if not isinstance(flag, bool):
@@ -127,26 +139,47 @@ def recover(
         rank = check_count("rank", rank, 1)
         check_rank_fits(rank, dim)
 
-    plain, fitted, whitening, constant_squares = _prepare(lifting, ridge, affine)
-    limits = max_steps, rtol
+    own, constant_squares = _prepare(lifting, ridge, affine)
+    # Far from the origin the quadratic part is a small part of the variation.  Centred, with
+    # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
+    guide = own
+    if not affine and float(_shift(own.plain)) > FAR_SHIFT:
+        guide, _ = _prepare(lifting, ridge, affine=True)
+    limits, guide_limits = (
+        (max_steps, _resolution(view.fitted, targets) if rtol is None else rtol)
+        for view in (own, guide)
+    )
+
     curve = None
     if rank == "auto":
         largest = largest_rank(num_samples, dim)
-        every = gauss_newton(largest, positive=positive, ridge=ridge)
+        every, plain = gauss_newton(largest, positive=positive, ridge=ridge), guide.plain
         if robust:
-            _, weight = robust_fit(every, plain, targets, key, *limits, ridge, affine)
+            _, weight = robust_fit(every, plain, targets, key, *guide_limits, ridge, guide.affine)
             plain = replace(plain, sample_weight=weight)
-        curve = rank_curve(every, plain, targets, rank_key, largest, affine)
-        rank = choose_rank(curve, rtol)
+        curve = rank_curve(every, plain, targets, rank_key, largest, guide.affine)
+        rank = choose_rank(curve, float(guide_limits[1]))
+
     solver = gauss_newton(rank, positive=positive, ridge=ridge)
+    unknowns = rank * dim - rank * (rank - 1) // 2 + 1
+    weight, num_starts, start = normalised_weight(lifting), 0, None
     if robust:
-        solution, weight = robust_fit(solver, plain, targets, key, *limits, ridge, affine)
-        num_starts = 1
-    else:
-        unknowns = rank * dim - rank * (rank - 1) // 2 + 1 + affine * dim
-        solution, num_starts = search(solver, fitted, targets, key, *limits, unknowns)
-        weight = normalised_weight(lifting)
-    solution = _finish(whitening, solution)
+        data = guide.plain, targets, key
+        solution, weight = robust_fit(solver, *data, *guide_limits, ridge, guide.affine)
+        num_starts += 1
+    elif guide is not own:
+        data = guide.fitted, targets, key
+        solution, num_starts = search(solver, *data, *guide_limits, unknowns + dim)
+    data = replace(own.fitted, sample_weight=weight), targets, key
+    found = guide is not own and int(solution.status) == Status.CONVERGED
+    if guide is not own:
+        start = to_whitened(own.whitening, _finish(guide.whitening, solution).value)
+    if found:
+        solution = solve(solver, *data, *limits, start)
+    elif start is not None or not robust:
+        solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
+        num_starts += tried
+    solution = _finish(own.whitening, solution)
     known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
     return Recovery(
         **known,
@@ -157,9 +190,20 @@ def recover(
     )
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Coordinates:
+    """Whitened coordinates: the map, the lifting without linear terms, and as it is fitted."""
+
+    whitening: Whitening
+    plain: Lifting
+    fitted: Lifting
+    affine: bool = static()
+
+
 @partial(jax.jit, static_argnames="affine")
-def _prepare(lifting, ridge, affine: bool):
-    """Return the whitened lifting without and with linear terms, the map, constant squares."""
+def _prepare(lifting: Lifting, ridge: ArrayLike, affine: bool) -> tuple[_Coordinates, Array]:
+    """Return the coordinates of a fit, and which columns have a constant square."""
     whitening, plain = whiten(lifting, centred=affine)
     fitted = with_linear_terms(plain, ridge) if affine else plain
     weight = normalised_weight(lifting)
@@ -167,11 +211,30 @@ def _prepare(lifting, ridge, affine: bool):
     squares = (lifting.inputs / jnp.where(peak > 0, peak, 1)[None, :]) ** 2
     spread = squares - kernels.weighted_sum(squares, weight)[None, :]
     variance = kernels.weighted_sum(spread**2, weight)
-    return plain, fitted, whitening, variance <= (10 * jnp.finfo(weight.dtype).eps) ** 2
+    constant = variance <= (10 * jnp.finfo(weight.dtype).eps) ** 2
+    return _Coordinates(whitening, plain, fitted, affine), constant
+
+
+@jax.jit
+def _shift(plain: Lifting) -> Array:
+    """Return the squared norm of the mean of whitened inputs: 0 if centred, 1 if far away."""
+    return jnp.sum(kernels.weighted_sum(plain.inputs, normalised_weight(plain)) ** 2)
+
+
+@jax.jit
+def _resolution(fitted: Lifting, targets: Array) -> Array:
+    """Return the default rtol, raised where the targets are large beside what L is to explain."""
+    size = weighted_norm(fitted, targets)
+    left = weighted_norm(fitted, centre(fitted, targets, "centre"))
+    exact = default_rtol(targets.dtype, fitted.inputs.shape[1])
+    return exact * size / jnp.where(left > 0, left, size)
 
 
 @jax.jit
 def _finish(whitening: Whitening, solution: Solution) -> Solution:
     parts = restore(whitening, solution.value, solution.linear, solution.intercept)
-    value, linear, intercept = parts
+    # The coordinates of unusable inputs are not finite; the zeros of `solve` stay.
+    usable = solution.status != Status.NONFINITE_INPUT
+    known = solution.value, solution.linear, solution.intercept
+    value, linear, intercept = jax.tree.map(partial(jnp.where, usable), parts, known)
     return replace(solution, value=value, linear=linear, intercept=intercept)

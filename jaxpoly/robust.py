@@ -54,6 +54,7 @@ def robust_fit(
     """
     given = normalised_weight(lifting)
     tiny = 100 * jnp.finfo(targets.dtype).eps * jnp.max(jnp.abs(targets))
+    tiny = jnp.where(tiny > 0, tiny, 1)
     gentle = ap_rom(solver.rank, positive=solver.positive)
 
     def weighted(weight: Array) -> Lifting:

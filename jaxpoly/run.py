@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpoly import lowrank
-from jaxpoly.lifting import Debias, Lifting, centre, fitted_affine, weighted_norm
+from jaxpoly.lifting import Debias, Lifting, centre, fitted_affine, fitted_norm, weighted_norm
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import stationarity_tolerance
 from jaxpoly.state import Solution, State, Status
@@ -51,6 +51,8 @@ class Run:
             digits of their variation.
         rounding: what rounding the affine part to the dtype adds to a relative residual.
         target_norm: the norm that residuals are relative to.
+        lowest: relative loss of the best iterate: its relative residual, and the
+            penalties of a ridge where there is one.
         milestone: relative residual and stationarity, one of which has to be
             undercut visibly for the run not to stall, (2,).
         milestone_step: the step at which that happened last.
@@ -62,6 +64,7 @@ class Run:
     offset: Array
     rounding: Array
     target_norm: Array
+    lowest: Array
     milestone: Array
     milestone_step: Array
     ceiling: Array
@@ -119,8 +122,11 @@ def begin(
         underdetermined=_num_samples(lifting) < _num_unknowns(lifting, solver),
     )
     ceiling = DIVERGENCE_FACTOR * jnp.maximum(relative, 1)
-    milestone = jnp.stack([best.relative_residual, state.stationarity])
-    return Run(state, best, offset, rounding, target_norm, milestone, jnp.int32(0), ceiling)
+    shown_state = replace(state, estimate=shown, residual=residual)
+    lowest = relative_loss(solver, lifting, shown_state, target_norm) + rounding
+    lowest = jnp.where(usable, lowest, jnp.inf)
+    milestone = jnp.stack([lowest, state.stationarity])
+    return Run(state, best, offset, rounding, target_norm, lowest, milestone, jnp.int32(0), ceiling)
 
 
 def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array) -> Run:
@@ -128,8 +134,9 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     former, num_steps = run.best, run.best.num_steps + 1
     relative = relative_residual(lifting, state.residual, run.target_norm, solver.debias)
     relative = relative + run.rounding
-    better = relative < former.relative_residual
-    lowest = jnp.where(better, relative, former.relative_residual)
+    loss = relative_loss(solver, lifting, state, run.target_norm) + run.rounding
+    better = loss < run.lowest
+    lowest = jnp.where(better, loss, run.lowest)
     reached = jnp.stack([lowest, state.stationarity])
     factors = jnp.array([1 - STALL_DECREASE, STALL_STATIONARITY], lowest.dtype)
     progress = reached < factors * run.milestone
@@ -139,7 +146,7 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
 
     # Only where the iterate that is returned is as good as the stationary one.
     stationary = state.stationarity <= stationarity_tolerance(state.residual.dtype)
-    stationary &= relative * (1 - STALL_DECREASE) <= lowest
+    stationary &= loss * (1 - STALL_DECREASE) <= lowest
     diverged = ~_all_finite(state.estimate) | ~(relative <= run.ceiling)
     stalled = num_steps - milestone_step >= STALL_STEPS
     status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
@@ -153,11 +160,18 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
         linear=jnp.where(better, linear, former.linear),
         status=status.astype(jnp.int32),
         num_steps=num_steps,
-        relative_residual=lowest,
+        relative_residual=jnp.where(better, relative, former.relative_residual),
         stationarity=state.stationarity,
         underdetermined=former.underdetermined,
     )
-    return replace(run, state=state, best=best, milestone=milestone, milestone_step=milestone_step)
+    return replace(
+        run,
+        state=state,
+        best=best,
+        lowest=lowest,
+        milestone=milestone,
+        milestone_step=milestone_step,
+    )
 
 
 def _offset(solver: Solver, lifting: Lifting, targets: Array) -> Array:
@@ -184,6 +198,15 @@ def relative_residual(
 ) -> Array:
     """Return the norm of the residual, intercept included, over that of the targets."""
     size = weighted_norm(lifting, centre(lifting, residual, debias))
+    return size / jnp.where(target_norm > 0, target_norm, 1)
+
+
+def relative_loss(solver: Solver, lifting: Lifting, state: State, target_norm: Array) -> Array:
+    """Return what the solver minimises, relative to the targets: the residual and any ridge."""
+    if hasattr(solver, "loss"):
+        size = solver.loss(lifting, state.residual, state.estimate)
+    else:
+        size = fitted_norm(lifting, state.residual, solver.debias)
     return size / jnp.where(target_norm > 0, target_norm, 1)
 
 

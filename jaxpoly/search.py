@@ -11,6 +11,7 @@ from jax import Array, lax
 from jaxpoly import lowrank
 from jaxpoly.driver import solve
 from jaxpoly.lifting import Lifting, dense_gradient
+from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul
 from jaxpoly.reweighted import reweighted_start
 from jaxpoly.solvers.gauss_newton import GaussNewton
@@ -18,8 +19,10 @@ from jaxpoly.solvers.hard_thresholding import ap_rom, ep_rom
 from jaxpoly.state import Solution, Status
 from jaxpoly.tangent import tangent_step
 
-# Reweighted starts take m x m memory: with more samples than this there are none.
-LARGEST_SYSTEM = 4000
+# A reweighted start takes m x m memory and m^3 operations a step: there is none with more
+# samples than this, and the random ones together may take so many operations a step.
+LARGEST_SYSTEM = 2500
+RANDOM_OPERATIONS = 4e9
 # Exact eigendecompositions up to this dimension.
 LARGEST_DENSE = 500
 THRESHOLDING_STEPS = 200
@@ -38,14 +41,15 @@ def search(
     max_steps: int,
     rtol: float,
     num_unknowns: int,
+    start: LowRank | None = None,
 ) -> tuple[Solution, int]:
     """Return the solution of the smallest residual, and how many starts were tried.
 
-    Starts come in this order: spectral; hard thresholding; reweighted; random
-    reweighted in batches (the last only where samples are scarce, and the reweighted
-    one before the thresholding there).  The search ends at the first that
-    CONVERGED, at data that no start can mend, or when several starts have reached
-    the smallest residual to 0.1 %.
+    A `start` that is given comes first.  The others are spectral, then hard
+    thresholding; where samples are scarce spectral, reweighted, hard thresholding,
+    then random reweighted ones in batches as far as they are affordable.  The search
+    ends at the first that CONVERGED, at data that no start can mend, or when several
+    starts have reached the smallest residual to 0.1 %.
     """
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is not None:
@@ -55,6 +59,10 @@ def search(
     data = lifting, targets
     limits = max_steps, rtol
     attempts: list[Solution] = []
+    if start is not None:
+        attempts.append(solve(solver, *data, key, *limits, start))
+        if _settled(attempts, believed):
+            return attempts[0], 1
     for batch in _attempts(solver, data, key, limits, plentiful, num_samples > num_unknowns):
         attempts.extend(batch)
         if _settled(attempts, believed):
@@ -84,18 +92,17 @@ def _attempts(
     # One by one: a split into many would be compiled for the easiest problem too.
     keys = (jax.random.fold_in(key, index) for index in count())
     num_samples, dim = data[0].inputs.shape
-    reweighting = num_samples <= LARGEST_SYSTEM and solver.rank < dim
+    reweighting = not plentiful and num_samples <= LARGEST_SYSTEM and solver.rank < dim
     yield [_from_spectral(solver, *data, next(keys), *limits)]
-    if reweighting and not plentiful:
+    if reweighting:
         yield [_from_reweighted(solver, *data, next(keys), *limits)]
     yield [_from_thresholding(solver, *data, next(keys), *limits)]
-    if reweighting and plentiful:
-        yield [_from_reweighted(solver, *data, next(keys), *limits)]
-    if plentiful or not determined or not reweighting:
+    if not (reweighting and determined):
         return
     # A vmapped batch waits for its slowest member, which only accelerators make up for.
     size = 4 if jax.default_backend() == "cpu" else NUM_RANDOM // 2
-    for _ in range(0, NUM_RANDOM, size):
+    affordable = min(NUM_RANDOM, int(RANDOM_OPERATIONS / num_samples**3))
+    for _ in range(0, affordable, size):
         batch = jnp.stack([next(keys) for _ in range(size)])
         solutions = _from_random(solver, *data, batch, *limits)
         yield [jax.tree.map(lambda leaf, i=i: leaf[i], solutions) for i in range(size)]

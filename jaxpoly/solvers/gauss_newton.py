@@ -10,7 +10,15 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels, lowrank
-from jaxpoly.lifting import Debias, Lifting, centre, measure, normalised_weight, weighted_norm
+from jaxpoly.lifting import (
+    Debias,
+    Lifting,
+    centre,
+    fitted_norm,
+    measure,
+    normalised_weight,
+    weighted_norm,
+)
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.solvers.options import check_options
@@ -75,8 +83,7 @@ class GaussNewton:
             return 2 * (direction + matmul(basis, matmul_rows(direction, basis)))
 
         def curvature(direction: Array) -> Array:
-            damped = ridge * penalty(direction) + damping * direction
-            return fit_adjoint(fit(direction)) + damped
+            return fit_adjoint(fit(direction)) + ridge * penalty(direction)
 
         residual = centre(lifting, state.residual, self.debias)
         present = basis * estimate.diagonal[None, :] / 2
@@ -84,13 +91,13 @@ class GaussNewton:
         target_norm = weighted_norm(lifting, centre(lifting, targets, self.debias))
         forcing = weighted_norm(lifting, residual) / jnp.where(target_norm > 0, target_norm, 1)
         move, bend = conjugate_gradient(
-            curvature, descent, jnp.minimum(FORCING, forcing), self.inner_steps
+            curvature, descent, damping, jnp.minimum(FORCING, forcing), self.inner_steps
         )
         moved = self._activate(retract(basis, present + move, self.rank, self.positive))
         moved_residual = measure(lifting, moved) - targets
 
-        loss = self._loss(lifting, residual, estimate)
-        moved_loss = self._loss(lifting, centre(lifting, moved_residual, self.debias), moved)
+        loss = self.loss(lifting, state.residual, estimate)
+        moved_loss = self.loss(lifting, moved_residual, moved)
         slope = jnp.linalg.norm(descent)
         # Cosine of the residual and its image on the tangent space, the ridge as residual too.
         cosine = slope / jnp.sqrt(bend) * (slope / loss)
@@ -108,10 +115,11 @@ class GaussNewton:
             memory=jnp.where(accepted, damping / DAMPING_GROWTH, grown),
         )
 
-    def _loss(self, lifting: Lifting, residual: Array, estimate: LowRank) -> Array:
-        """Return `sqrt(E[residual^2] + ridge |L|_F^2)` for an L in eigenvector form."""
-        norm = weighted_norm(lifting, residual)
-        return jnp.hypot(norm, jnp.sqrt(self.ridge) * jnp.linalg.norm(estimate.diagonal))
+    def loss(self, lifting: Lifting, residual: Array, estimate: LowRank) -> Array:
+        """Return `sqrt(E[(A(L) + c - y)^2] + ridge |L|_F^2)` for an L in eigenvector form."""
+        norm = fitted_norm(lifting, residual, self.debias)
+        root = jnp.sqrt(jnp.asarray(self.ridge, norm.dtype))
+        return jnp.hypot(norm, root * jnp.linalg.norm(estimate.diagonal))
 
     def _alive(self, diagonal: Array) -> Array:
         if self.active_rank is None:
@@ -135,14 +143,18 @@ def retract(basis: Array, direction: Array, rank: int, positive: bool) -> LowRan
 
 
 def conjugate_gradient(
-    operator: Callable[[Array], Array], target: Array, forcing: Array, num_steps: int
+    operator: Callable[[Array], Array],
+    target: Array,
+    damping: Array,
+    forcing: Array,
+    num_steps: int,
 ) -> tuple[Array, Array]:
-    """Solve `operator(D) = target` roughly, from D = 0.
+    """Solve `operator(D) + damping D = target` roughly, from D = 0.
 
     Stops at a remainder of `forcing` times the target or after `num_steps`.
 
     Returns:
-        D, and the curvature `<target, operator(target)>` along the target.
+        D, and the curvature `<target, operator(target)>` along the target, undamped.
     """
     size = jnp.sum(target**2)
 
@@ -153,8 +165,9 @@ def conjugate_gradient(
     def body(carry):
         solution, remainder, direction, rest, first, count = carry
         image = operator(direction)
+        first = jnp.where(count == 0, jnp.sum(direction * image), first)
+        image = image + damping * direction
         bend = jnp.sum(direction * image)
-        first = jnp.where(count == 0, bend, first)
         step = rest / jnp.where(bend > 0, bend, jnp.inf)
         solution = solution + step * direction
         remainder = remainder - step * image
