@@ -84,6 +84,9 @@ def rank_curve(
             ranked = replace(solver, rank=largest, active_rank=rank)
             return solve(ranked, train, targets, solver_key, STEPS_PER_RANK, start=start)
 
+        def loss(value: LowRank) -> Array:
+            return solver.loss(train, measure(train, value) - targets, value)
+
         def upwards(estimate, rank):
             state = grow.init(train, targets, solver_key, estimate)
             solution = fit(rank, grow.step(train, targets, state).estimate)
@@ -92,7 +95,7 @@ def rank_curve(
         def downwards(above, rank_and_former):
             rank, former = rank_and_former
             other = fit(rank, above)
-            better = other.relative_residual < former.relative_residual
+            better = loss(other.value) < loss(former.value)
             solution = jax.tree.map(lambda a, b: jnp.where(better, a, b), other, former)
             return solution.value, error(solution)
 

@@ -44,10 +44,10 @@ class Recovery(Solution):
         num_starts: starts tried.
         sample_weight: the weights of the last fit, (m,), sum 1; with `robust=True`
             zero for samples that were taken for outliers.
-        constant_squares: (p,), columns whose square does not vary, such as +-1 or
-            one-hot ones: the data see that part of the diagonal of L only through
-            the rank, and not at all for neurons along an axis, so the diagonal of
-            `value` may be arbitrary although predictions are right.
+        constant_squares: (p,), columns whose square does not vary, such as those of
+            +-1: the data see that part of the diagonal of L only through the rank,
+            and not at all for neurons along an axis, so the diagonal of `value` may
+            be arbitrary although predictions are right.
     """
 
     rank_curve: RankCurve | None

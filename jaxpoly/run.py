@@ -25,7 +25,11 @@ DIVERGENCE_FACTOR = 1e3
 
 
 class Solver(Protocol):
-    """What the driver needs of a solver: a registered pytree with these members."""
+    """What the driver needs of a solver: a registered pytree with these members.
+
+    A solver that minimises more than the residual also has `loss(lifting, residual,
+    estimate)`, a norm, and the best iterate is that of the smallest loss.
+    """
 
     @property
     def rank(self) -> int: ...

@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from jaxpoly import lowrank
 from jaxpoly.driver import solve
-from jaxpoly.lifting import Lifting, dense_gradient
+from jaxpoly.lifting import Lifting, dense_gradient, measure
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul
 from jaxpoly.reweighted import reweighted_start
@@ -43,13 +43,13 @@ def search(
     num_unknowns: int,
     start: LowRank | None = None,
 ) -> tuple[Solution, int]:
-    """Return the solution of the smallest residual, and how many starts were tried.
+    """Return the solution of the smallest loss, and how many starts were tried.
 
     A `start` that is given comes first.  The others are spectral, then hard
     thresholding; where samples are scarce spectral, reweighted, hard thresholding,
     then random reweighted ones in batches as far as they are affordable.  The search
     ends at the first that CONVERGED, at data that no start can mend, or when several
-    starts have reached the smallest residual to 0.1 %.
+    starts have reached the smallest loss to 0.1 %.
     """
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is not None:
@@ -61,23 +61,34 @@ def search(
     attempts: list[Solution] = []
     if start is not None:
         attempts.append(solve(solver, *data, key, *limits, start))
-        if _settled(attempts, believed):
+        if _settled(solver, data, attempts, believed):
             return attempts[0], 1
     for batch in _attempts(solver, data, key, limits, plentiful, num_samples > num_unknowns):
         attempts.extend(batch)
-        if _settled(attempts, believed):
+        if _settled(solver, data, attempts, believed):
             break
-    best = min(attempts, key=lambda attempt: float(attempt.relative_residual))
-    return best, len(attempts)
+    if len(attempts) == 1:
+        return attempts[0], 1
+    losses = [float(_loss(solver, *data, attempt.value)) for attempt in attempts]
+    return attempts[losses.index(min(losses))], len(attempts)
 
 
-def _settled(attempts: list[Solution], believed: int) -> bool:
+@jax.jit
+def _loss(solver: GaussNewton, lifting: Lifting, targets: Array, value: LowRank) -> Array:
+    return solver.loss(lifting, measure(lifting, value) - targets, value)
+
+
+def _settled(
+    solver: GaussNewton, data: tuple[Lifting, Array], attempts: list[Solution], believed: int
+) -> bool:
     ends = {int(attempt.status) for attempt in attempts}
     if ends & {Status.CONVERGED, Status.NONFINITE_INPUT, Status.DEGENERATE}:
         return True
-    residuals = [float(attempt.relative_residual) for attempt in attempts]
-    lowest = min(residuals)
-    return sum(residual <= lowest * (1 + AGREEMENT) for residual in residuals) >= believed
+    if len(attempts) < believed:
+        return False
+    losses = [float(_loss(solver, *data, attempt.value)) for attempt in attempts]
+    lowest = min(losses)
+    return sum(loss <= lowest * (1 + AGREEMENT) for loss in losses) >= believed
 
 
 def _attempts(

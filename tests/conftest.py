@@ -95,11 +95,13 @@ SOLVERS: dict[str, Any] = {
     "factored adam": jp.factored_descent(2, step_size=0.05, optimizer=optax.adam),
     "factored momentum": jp.factored_descent(2, step_size=0.1, optimizer=_MOMENTUM),
     "factored positive": jp.factored_descent(2, positive=True),
+    "gauss_newton": jp.gauss_newton(2),
+    "gauss_newton positive": jp.gauss_newton(2, positive=True),
 }
 
 
 # Variants of others, left to the slow run because each compiles for seconds.
-VARIANTS = {"ap_rom positive", "factored momentum"}
+VARIANTS = {"ap_rom positive", "factored momentum", "gauss_newton positive"}
 
 
 @pytest.fixture(

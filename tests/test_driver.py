@@ -288,7 +288,7 @@ def test_the_solution_is_the_best_of_all_iterates(step_size):
     assert_allclose(np.linalg.norm(residual) / np.linalg.norm(TARGETS), lowest, rtol=1e-6)
 
 
-@pytest.mark.parametrize("build", [jp.ap_rom, jp.factored_descent])
+@pytest.mark.parametrize("build", [jp.ap_rom, jp.factored_descent, jp.gauss_newton])
 def test_matrix_free_solvers_need_far_less_memory_than_the_inputs(build):
     num_samples, dim = 2000, 20_000
     inputs = jax.ShapeDtypeStruct((num_samples, dim), jnp.float32)

@@ -18,10 +18,11 @@ KEY = jax.random.PRNGKey(7)
 only = partial(pytest.mark.parametrize, "solver", indirect=True)
 slow = partial(pytest.param, marks=pytest.mark.slow)
 DEFAULTS = ["ep_rom", "ap_rom", "factored"]
-STEPPED = ["ep_rom fixed", "factored adam", slow("factored momentum")]
-DIFFERENT = [*DEFAULTS, "ap_rom krylov", "ep_rom fixed", "factored adam"]
+NUMBERED = ["ep_rom fixed", "factored adam", "gauss_newton", slow("factored momentum")]
+DIFFERENT = [*DEFAULTS, "gauss_newton", "ap_rom krylov", "ep_rom fixed", "factored adam"]
 # Compilation of a vmapped solve takes seconds.
 VMAPPED_SLOWLY = ["ep_rom", "ap_rom", "ap_rom krylov", "ap_rom positive", "factored adam"]
+VMAPPED_SLOWLY += ["gauss_newton"]
 DTYPES = [jnp.float32, jnp.float64]
 
 
@@ -33,6 +34,21 @@ def assert_same_matrix(left: jp.LowRank, right: jp.LowRank, tolerance: float) ->
     """Eigenvectors may differ in sign and order; L may not."""
     left, right = np.asarray(jp.to_dense(left)), np.asarray(jp.to_dense(right))
     assert np.linalg.norm(left - right) <= tolerance * np.linalg.norm(right)
+
+
+def numbered(solver, number):
+    """The solver with its free numbers set: a step size, or ridge and active rank."""
+    if isinstance(solver, jp.GaussNewton):
+        return dataclasses.replace(solver, ridge=number, active_rank=1 + int(number < 0.15))
+    return dataclasses.replace(solver, step_size=number)
+
+
+def numbers(solver) -> list:
+    if isinstance(solver, jp.GaussNewton):
+        given = [solver.ridge, solver.active_rank]
+    else:
+        given = [solver.step_size]
+    return [number for number in given if number is not None]
 
 
 def shapes(tree):
@@ -62,9 +78,10 @@ def test_a_vmapped_solve_over_data_weights_keys_and_steps_equals_the_loop(solver
     limits = {"max_steps": 60, "rtol": 1e-3}
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     solvers = [solver] * 3
-    if solver.step_size is not None:
-        steps = solver.step_size * np.array([0.5, 0.8, 1.0])
-        solvers = [dataclasses.replace(solver, step_size=step) for step in steps.tolist()]
+    if numbers(solver):
+        largest = 0.2 if isinstance(solver, jp.GaussNewton) else solver.step_size
+        steps = largest * np.array([0.5, 0.8, 1.0])
+        solvers = [numbered(solver, step) for step in steps.tolist()]
 
     @jax.jit
     @jax.vmap
@@ -103,8 +120,7 @@ def test_many_step_sizes_tolerances_and_step_limits_are_one_trace(solver, plante
         return jp.solve(solver, lifting, targets, key, max_steps, rtol)
 
     for step_size, max_steps, rtol in ((0.1, 5, 1e-3), (0.2, 6, 1e-4), (1e-9, 0, 0.0)):
-        stepped = dataclasses.replace(solver, step_size=step_size)
-        solve.trace(stepped, lifting, targets, typed_key(), max_steps, rtol)
+        solve.trace(numbered(solver, step_size), lifting, targets, typed_key(), max_steps, rtol)
     assert traces["solve"] == 1
 
 
@@ -118,13 +134,12 @@ def test_the_eager_solve_compiles_once_for_all_limits_sizes_and_scales(solver, p
     assert _solve._cache_size() == compiled
 
 
-@only(STEPPED)
-def test_the_eager_solve_compiles_once_for_many_step_sizes(solver, planted):
-    jp.solve(solver, *planted()[:2], typed_key(), 3)
+@only(NUMBERED)
+def test_the_eager_solve_compiles_once_for_many_numbers_of_the_solver(solver, planted):
+    jp.solve(numbered(solver, 0.2), *planted()[:2], typed_key(), 3)
     compiled = _solve._cache_size()
-    for step_size in (0.01, 0.1, 0.3):
-        stepped = dataclasses.replace(solver, step_size=step_size)
-        jp.solve(stepped, *planted()[:2], typed_key(), 3)
+    for number in (0.01, 0.1, 0.3):
+        jp.solve(numbered(solver, number), *planted()[:2], typed_key(), 3)
     assert _solve._cache_size() == compiled
 
 
@@ -150,7 +165,7 @@ def test_rows_of_zero_weight_have_no_influence(solver, planted, input_scale, tar
         assert_same_matrix(refilled.value, plain.value, tolerance)
 
 
-@only(["ap_rom", "factored"])
+@only(["ap_rom", "factored", slow("gauss_newton")])
 def test_padding_with_zero_weight_equals_leaving_the_rows_out(solver, planted):
     lifting, targets, _ = planted(seed=3, num_samples=160)
     short = jp.Lifting(lifting.inputs[:160])
@@ -180,9 +195,8 @@ def test_a_state_and_its_successor_are_interchangeable(solver, planted, dtype):
         return first, second, last, solver.init(lifting, targets, typed_key(), truth)
 
     variants = [solver]
-    if solver.step_size is not None:
-        steps = 0.1, np.float64(0.1), jnp.float32(0.1)
-        variants += [dataclasses.replace(solver, step_size=step) for step in steps]
+    if numbers(solver):
+        variants += [numbered(solver, step) for step in (0.1, np.float64(0.1), jnp.float32(0.1))]
     for variant in variants:
         first, *others = map(shapes, jax.eval_shape(chain, variant, targets))
         assert all(other == first for other in others)
@@ -193,11 +207,11 @@ def _is_shape(leaf) -> bool:
     return isinstance(leaf, tuple) and len(leaf) == 3 and isinstance(leaf[2], bool)
 
 
-@pytest.mark.parametrize("step_size", [None, np.float64(0.1)])
-@only(["ep_rom", "ap_rom", "ap_rom krylov", "factored", slow("factored momentum")])
-def test_float32_data_give_float32_everywhere_although_x64_is_on(solver, planted, step_size):
-    if step_size is not None:
-        solver = dataclasses.replace(solver, step_size=step_size)
+@pytest.mark.parametrize("number", [None, np.float64(0.1)])
+@only([*DEFAULTS, "gauss_newton", "ap_rom krylov", slow("factored momentum")])
+def test_float32_data_give_float32_everywhere_although_x64_is_on(solver, planted, number):
+    if number is not None:
+        solver = numbered(solver, number)
     lifting, targets, truth = planted(dtype=jnp.float32)
     wide = jp.LowRank(truth.factor.astype(jnp.float64), truth.diagonal.astype(jnp.float64))
     for start in (None, wide):
@@ -226,10 +240,10 @@ def test_old_and_new_keys_give_the_same_result_and_so_does_the_same_key_twice(so
 
 def test_numbers_of_a_solver_are_leaves_and_its_structure_compares_by_value(solver):
     leaves, structure = jax.tree.flatten(solver)
-    assert leaves == ([] if solver.step_size is None else [solver.step_size])
+    assert leaves == numbers(solver)
     assert jax.tree.unflatten(structure, leaves) == solver
     assert hash(solver) == hash(dataclasses.replace(solver))
-    stepped = [dataclasses.replace(solver, step_size=step) for step in (0.1, 0.2, jnp.ones(()))]
+    stepped = [numbered(solver, step) for step in (0.1, 0.2, jnp.ones(()))]
     assert len({jax.tree.structure(variant) for variant in stepped}) == 1
     twin = jax.tree.structure(dataclasses.replace(solver))
     assert (twin, hash(twin)) == (structure, hash(structure))
@@ -241,6 +255,7 @@ def test_numbers_of_a_solver_are_leaves_and_its_structure_compares_by_value(solv
         (jp.ep_rom, [{"rank": 3}, {"debias": "none"}, {"positive": True}]),
         (jp.ap_rom, [{"rank": 3}, {"head": "krylov"}, {"depth": 2}, {"positive": True}]),
         (jp.factored_descent, [{"rank": 3}, {"step_size": 0.1, "optimizer": optax.adam}]),
+        (jp.gauss_newton, [{"rank": 3}, {"debias": "none"}, {"active_rank": 1}]),
     ],
 )
 def test_solvers_of_different_structure_have_different_trees(build, changes):

@@ -103,7 +103,9 @@ class GaussNewton:
         cosine = slope / jnp.sqrt(bend) * (slope / loss)
         stationarity = jnp.where(bend > 0, cosine, jnp.inf)
 
-        accepted = ~(moved_loss > loss)
+        # At an optimum the last decrease is less than the rounding of the residual.
+        rounding = 10 * jnp.finfo(targets.dtype).eps * target_norm
+        accepted = ~(moved_loss > loss + rounding)
         unit = jnp.where(slope > 0, bend / slope**2, 0)
         grown = jnp.maximum(DAMPING_GROWTH * damping, FIRST_DAMPING * unit)
         return State(
@@ -236,6 +238,8 @@ def gauss_newton(
     del options["step_size"]
     if active_rank is not None and not isinstance(active_rank, jax.Array):
         active_rank = check_count("active_rank", active_rank, 1)
+        if active_rank > options["rank"]:
+            raise ValueError(f"active_rank is {active_rank}, above the rank {rank}")
     return GaussNewton(
         **options,
         ridge=check_number("ridge", ridge),
