@@ -139,15 +139,14 @@ def recover(
         rank = check_count("rank", rank, 1)
         check_rank_fits(rank, dim)
 
-    own, constant_squares = _prepare(lifting, ridge, affine)
+    own = _prepare(lifting, targets, ridge, affine)
     # Far from the origin the quadratic part is a small part of the variation.  Centred, with
     # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
     guide = own
-    if not affine and float(_shift(own.plain)) > FAR_SHIFT:
-        guide, _ = _prepare(lifting, ridge, affine=True)
+    if not affine and float(own.shift) > FAR_SHIFT:
+        guide = _prepare(lifting, targets, ridge, affine=True)
     limits, guide_limits = (
-        (max_steps, _resolution(view.fitted, targets) if rtol is None else rtol)
-        for view in (own, guide)
+        (max_steps, view.resolution if rtol is None else rtol) for view in (own, guide)
     )
 
     curve = None
@@ -186,48 +185,52 @@ def recover(
         rank_curve=curve,
         num_starts=jnp.int32(num_starts),
         sample_weight=weight,
-        constant_squares=constant_squares,
+        constant_squares=own.constant_squares,
     )
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Coordinates:
-    """Whitened coordinates: the map, the lifting without linear terms, and as it is fitted."""
+    """Whitened coordinates, and what is seen in them.
+
+    Attributes:
+        whitening: the map to them.
+        plain, fitted: the lifting without linear terms, and as it is fitted.
+        shift: squared norm of the mean: 0 if centred, 1 if far away.
+        resolution: the default rtol, raised where the targets are large beside what
+            L is to explain.
+        constant_squares: (p,), columns whose square does not vary.
+        affine: whether `fitted` has linear terms.
+    """
 
     whitening: Whitening
     plain: Lifting
     fitted: Lifting
+    shift: Array
+    resolution: Array
+    constant_squares: Array
     affine: bool = static()
 
 
 @partial(jax.jit, static_argnames="affine")
-def _prepare(lifting: Lifting, ridge: ArrayLike, affine: bool) -> tuple[_Coordinates, Array]:
-    """Return the coordinates of a fit, and which columns have a constant square."""
+def _prepare(lifting: Lifting, targets: Array, ridge: ArrayLike, affine: bool) -> _Coordinates:
     whitening, plain = whiten(lifting, centred=affine)
     fitted = with_linear_terms(plain, ridge) if affine else plain
     weight = normalised_weight(lifting)
+    shift = jnp.sum(kernels.weighted_sum(plain.inputs, weight) ** 2)
+
+    size = weighted_norm(fitted, targets)
+    left = weighted_norm(fitted, centre(fitted, targets, "centre"))
+    exact = default_rtol(targets.dtype, lifting.inputs.shape[1])
+    resolution = exact * size / jnp.where(left > 0, left, size)
+
     peak = jnp.max(jnp.abs(lifting.inputs), axis=0)
     squares = (lifting.inputs / jnp.where(peak > 0, peak, 1)[None, :]) ** 2
     spread = squares - kernels.weighted_sum(squares, weight)[None, :]
     variance = kernels.weighted_sum(spread**2, weight)
     constant = variance <= (10 * jnp.finfo(weight.dtype).eps) ** 2
-    return _Coordinates(whitening, plain, fitted, affine), constant
-
-
-@jax.jit
-def _shift(plain: Lifting) -> Array:
-    """Return the squared norm of the mean of whitened inputs: 0 if centred, 1 if far away."""
-    return jnp.sum(kernels.weighted_sum(plain.inputs, normalised_weight(plain)) ** 2)
-
-
-@jax.jit
-def _resolution(fitted: Lifting, targets: Array) -> Array:
-    """Return the default rtol, raised where the targets are large beside what L is to explain."""
-    size = weighted_norm(fitted, targets)
-    left = weighted_norm(fitted, centre(fitted, targets, "centre"))
-    exact = default_rtol(targets.dtype, fitted.inputs.shape[1])
-    return exact * size / jnp.where(left > 0, left, size)
+    return _Coordinates(whitening, plain, fitted, shift, resolution, constant, affine)
 
 
 @jax.jit

@@ -6,6 +6,7 @@ from itertools import count
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxpoly import lowrank
@@ -53,7 +54,7 @@ def search(
     """
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is not None:
-        num_samples = int(jnp.sum(lifting.sample_weight > 0))
+        num_samples = int(np.count_nonzero(np.asarray(lifting.sample_weight)))
     plentiful = num_samples >= PLENTY * num_unknowns
     believed = 2 if plentiful else 4
     data = lifting, targets
