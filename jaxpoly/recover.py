@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 from jaxpoly import kernels
 from jaxpoly.driver import solve
 from jaxpoly.inputs import Whitening, restore, to_whitened, whiten, with_linear_terms
-from jaxpoly.lifting import Lifting, centre, normalised_weight, weighted_norm
+from jaxpoly.lifting import Lifting, centre, measure, normalised_weight, weighted_norm
+from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import default_rtol
 from jaxpoly.rank_choice import RankCurve, choose_rank, largest_rank, rank_curve
 from jaxpoly.robust import robust_fit
@@ -92,7 +93,8 @@ def recover(
         robust: give samples with gross errors no weight, see `Recovery`.
         max_steps: Gauss-Newton steps at most, for each start.
         rtol: relative residual that counts as exact; None for `20 eps p^(1/4)`, times
-            the ratio of the targets to what an affine fit leaves of them.
+            the ratio of the targets to what an affine fit leaves of them (for far
+            shifted inputs, sqrt(p) times that of the terms of A(L)).
 
     Returns:
         A `Recovery`, which is a `Solution`: `.value`, `.linear`, `.intercept`,
@@ -174,7 +176,8 @@ def recover(
     if guide is not own:
         start = to_whitened(own.whitening, _finish(guide.whitening, solution).value)
     if found:
-        solution = solve(solver, *data, *limits, start)
+        exact = own.resolution * _cancellation(own.plain, targets, start) if rtol is None else rtol
+        solution = solve(solver, *data, max_steps, exact, start)
     elif start is not None or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
@@ -231,6 +234,16 @@ def _prepare(lifting: Lifting, targets: Array, ridge: ArrayLike, affine: bool) -
     variance = kernels.weighted_sum(spread**2, weight)
     constant = variance <= (10 * jnp.finfo(weight.dtype).eps) ** 2
     return _Coordinates(whitening, plain, fitted, shift, resolution, constant, affine)
+
+
+@jax.jit
+def _cancellation(plain: Lifting, targets: Array, value: LowRank) -> Array:
+    """Return what far shifted inputs lose: the terms of A(L) over their sum, times sqrt(p).
+
+    All entries of such a row have one sign, so the rounding of its products adds up.
+    """
+    terms = weighted_norm(plain, measure(plain, LowRank(value.factor, jnp.abs(value.diagonal))))
+    return jnp.maximum(terms / weighted_norm(plain, targets), 1) * plain.inputs.shape[1] ** 0.5
 
 
 @jax.jit
