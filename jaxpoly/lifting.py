@@ -165,7 +165,10 @@ def fitted_norm(lifting: Lifting, residual: Array, debias: Debias) -> Array:
     size = weighted_norm(lifting, removed)
     unit = jnp.where(norm > 0, norm, 1), jnp.where(size > 0, size, 1)
     cosine = weighted_mean(lifting, (centred / unit[0]) * (removed / unit[1]))
-    return jnp.hypot(norm, jnp.sqrt(jnp.maximum(cosine, 0)) * jnp.sqrt(norm) * jnp.sqrt(size))
+    # Without a ridge the two are orthogonal up to rounding, which must not pass for a penalty.
+    rounding = 100 * jnp.finfo(residual.dtype).eps * size
+    cosine = jnp.where(cosine * norm > rounding, cosine, 0)
+    return jnp.hypot(norm, jnp.sqrt(cosine) * jnp.sqrt(norm) * jnp.sqrt(size))
 
 
 def _debiased_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Array, Array]:

@@ -104,7 +104,7 @@ class GaussNewton:
         stationarity = jnp.where(bend > 0, cosine, jnp.inf)
 
         # At an optimum the last decrease is less than the rounding of the residual.
-        rounding = 10 * jnp.finfo(targets.dtype).eps * target_norm
+        rounding = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
         accepted = ~(moved_loss > loss + rounding)
         unit = jnp.where(slope > 0, bend / slope**2, 0)
         grown = jnp.maximum(DAMPING_GROWTH * damping, FIRST_DAMPING * unit)
