@@ -10,7 +10,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels
-from jaxpoly.driver import solve
 from jaxpoly.inputs import Whitening, restore, to_whitened, whiten, with_linear_terms
 from jaxpoly.lifting import Lifting, centre, measure, normalised_weight, weighted_norm
 from jaxpoly.lowrank import LowRank
@@ -31,7 +30,8 @@ from jaxpoly.validation import (
     check_weight_values,
 )
 
-# Squared norm of the mean of whitened inputs above which they are far from the origin.
+# Squared norm of the mean of whitened inputs above which they are far from the origin; the
+# mean of m samples of centred inputs has p / m.
 FAR_SHIFT = 0.5
 
 
@@ -145,7 +145,7 @@ def recover(
     # Far from the origin the quadratic part is a small part of the variation.  Centred, with
     # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
     guide = own
-    if not affine and float(own.shift) > FAR_SHIFT:
+    if not affine and float(own.shift) > FAR_SHIFT + dim / num_samples:
         guide = _prepare(lifting, targets, ridge, affine=True)
     limits, guide_limits = (
         (max_steps, view.resolution if rtol is None else rtol) for view in (own, guide)
@@ -172,13 +172,11 @@ def recover(
         data = guide.fitted, targets, key
         solution, num_starts = search(solver, *data, *guide_limits, unknowns + dim)
     data = replace(own.fitted, sample_weight=weight), targets, key
-    found = guide is not own and int(solution.status) == Status.CONVERGED
     if guide is not own:
         start = to_whitened(own.whitening, _finish(guide.whitening, solution).value)
-    if found:
-        exact = own.resolution * _cancellation(own.plain, targets, start) if rtol is None else rtol
-        solution = solve(solver, *data, max_steps, exact, start)
-    elif start is not None or not robust:
+        if rtol is None:
+            limits = max_steps, own.resolution * _cancellation(own.plain, targets, start)
+    if guide is not own or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
     solution = _finish(own.whitening, solution)

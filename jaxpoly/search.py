@@ -21,15 +21,17 @@ from jaxpoly.state import Solution, Status
 from jaxpoly.tangent import tangent_step
 
 # A reweighted start takes m x m memory and m^3 operations a step: there is none with more
-# samples than this, and the random ones together may take so many operations a step.
+# samples than this, up to the second number it is tried where samples are plentiful too, and
+# the random ones together may take so many operations a step.
 LARGEST_SYSTEM = 2500
+CHEAP_SYSTEM = 600
 RANDOM_OPERATIONS = 4e9
 # Exact eigendecompositions up to this dimension.
 LARGEST_DENSE = 500
 THRESHOLDING_STEPS = 200
 NUM_RANDOM = 60
-# Samples are plentiful with this many for each unknown; two starts that agree are then
-# believed, otherwise four.
+# Samples are plentiful with this many for each unknown; two or three starts that agree are
+# then believed, otherwise eight.
 PLENTY = 2.5
 AGREEMENT = 1e-3
 
@@ -46,9 +48,9 @@ def search(
 ) -> tuple[Solution, int]:
     """Return the solution of the smallest loss, and how many starts were tried.
 
-    A `start` that is given comes first.  The others are spectral, then hard
-    thresholding; where samples are scarce spectral, reweighted, hard thresholding,
-    then random reweighted ones in batches as far as they are affordable.  The search
+    A `start` that is given comes first.  The others are spectral, reweighted and by
+    hard thresholding, the reweighted one only where samples are scarce or few; where
+    they are scarce random reweighted ones follow in batches, as far as affordable.  The search
     ends at the first that CONVERGED, at data that no start can mend, or when several
     starts have reached the smallest loss to 0.1 %.
     """
@@ -56,7 +58,8 @@ def search(
     if lifting.sample_weight is not None:
         num_samples = int(np.count_nonzero(np.asarray(lifting.sample_weight)))
     plentiful = num_samples >= PLENTY * num_unknowns
-    believed = 2 if plentiful else 4
+    cheap = num_samples <= CHEAP_SYSTEM
+    believed = 8 if not plentiful else 3 if cheap else 2
     data = lifting, targets
     limits = max_steps, rtol
     attempts: list[Solution] = []
@@ -104,12 +107,13 @@ def _attempts(
     # One by one: a split into many would be compiled for the easiest problem too.
     keys = (jax.random.fold_in(key, index) for index in count())
     num_samples, dim = data[0].inputs.shape
-    reweighting = not plentiful and num_samples <= LARGEST_SYSTEM and solver.rank < dim
+    largest = CHEAP_SYSTEM if plentiful else LARGEST_SYSTEM
+    reweighting = num_samples <= largest and solver.rank < dim
     yield [_from_spectral(solver, *data, next(keys), *limits)]
     if reweighting:
         yield [_from_reweighted(solver, *data, next(keys), *limits)]
     yield [_from_thresholding(solver, *data, next(keys), *limits)]
-    if not (reweighting and determined):
+    if plentiful or not (reweighting and determined):
         return
     # A vmapped batch waits for its slowest member, which only accelerators make up for.
     size = 4 if jax.default_backend() == "cpu" else NUM_RANDOM // 2
