@@ -99,28 +99,36 @@ def run_curves(config: Config) -> dict[str, Any]:
 
 def curve_point(sample: Any, rank: int, keys: Array) -> dict[str, float]:
     """Return the success rate of every method on the problems of one size."""
+    problem_keys, solver_keys = jax.vmap(partial(jax.random.split, num=2), out_axes=1)(keys)
+    problems = jax.jit(jax.vmap(sample))(problem_keys)
 
-    def solved(solve: Any) -> float:
-        def trial(key: Array) -> Array:
-            problem_key, solver_key = jax.random.split(key)
-            problem = sample(problem_key)
-            value = solve(problem.lifting, problem.targets, solver_key)
-            return jp.relative_error(value, problem.truth) <= SUCCESS
+    def rate(values: jp.LowRank) -> float:
+        errors = jax.vmap(jp.relative_error)(values, problems.truth)
+        return float(jnp.mean(errors <= SUCCESS))
 
-        return float(jnp.mean(jax.jit(partial(jax.lax.map, trial))(keys)))
+    data = problems.lifting, problems.targets, solver_keys
+    rates = {name: rate(solve_all(solver, *data)) for name, solver in solvers(rank).items()}
+    rates["L-BFGS, spectral start"] = rate(lbfgs_all(rank, *data))
+    values = [
+        jp.recover(inputs, targets, rank, key=key).value
+        for inputs, targets, key in zip(problems.lifting.inputs, *data[1:], strict=True)
+    ]
+    return rates | {"recover": rate(jax.tree.map(lambda *leaves: jnp.stack(leaves), *values))}
 
-    def kit(solver: jp.Solver) -> Any:
-        return lambda lifting, targets, key: jp.solve(solver, lifting, targets, key, 500).value
 
-    rates = {name: solved(kit(solver)) for name, solver in solvers(rank).items()}
-    rates["L-BFGS, spectral start"] = solved(partial(spectral_lbfgs, rank))
-    wins = 0
-    for key in keys:
-        problem_key, solver_key = jax.random.split(key)
-        problem = sample(problem_key)
-        solution = jp.recover(problem.lifting.inputs, problem.targets, rank, key=solver_key)
-        wins += bool(jp.relative_error(solution.value, problem.truth) <= SUCCESS)
-    return rates | {"recover": wins / len(keys)}
+@jax.jit
+def solve_all(solver: jp.Solver, liftings: jp.Lifting, targets: Array, keys: Array) -> jp.LowRank:
+    """Return the solutions of a batch of problems, one after the other."""
+    return jax.lax.map(
+        lambda data: jp.solve(solver, data[0], data[1], data[2], 500).value,
+        (liftings, targets, keys),
+    )
+
+
+@partial(jax.jit, static_argnames="rank")
+def lbfgs_all(rank: int, liftings: jp.Lifting, targets: Array, keys: Array) -> jp.LowRank:
+    """Return what L-BFGS finds on a batch of problems."""
+    return jax.lax.map(lambda data: spectral_lbfgs(rank, *data), (liftings, targets, keys))
 
 
 def run_case(case: Case, config: Config) -> dict[str, Any]:
