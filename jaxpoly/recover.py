@@ -21,6 +21,7 @@ from jaxpoly.solvers.gauss_newton import gauss_newton
 from jaxpoly.state import Solution, Status
 from jaxpoly.static import static
 from jaxpoly.validation import (
+    as_float_array,
     check_count,
     check_key,
     check_lifting,
@@ -120,8 +121,11 @@ def recover(
             "recover was called under jit or vmap, where it cannot choose its starts; "
             "use jaxpoly.solve(jaxpoly.gauss_newton(rank), ...) there"
         )
-    lifting = check_lifting(Lifting(inputs, sample_weight))  # type: ignore[arg-type]
-    targets = check_vector("targets", targets, lifting.inputs)
+    inputs = as_float_array("inputs", inputs, ndim=2)
+    if sample_weight is not None:
+        sample_weight = check_vector("sample_weight", sample_weight, inputs)
+    lifting = check_lifting(Lifting(inputs, sample_weight))
+    targets = check_vector("targets", targets, inputs)
     check_weight_values(lifting.sample_weight)
     num_samples, dim = lifting.inputs.shape
     if lifting.sample_weight is not None:
