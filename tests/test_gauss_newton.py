@@ -247,3 +247,14 @@ def test_a_condition_of_twenty_takes_at_most_twice_the_steps_of_condition_one():
         steps[condition] = np.median(counts)
     print(f"steps by condition: {steps}")
     assert steps[20] <= 2 * steps[1]
+
+
+def test_a_large_linear_part_does_not_stop_the_last_digits():
+    for seed in (10, 14):
+        inputs = np.random.default_rng(seed).normal(size=(200, 4))
+        square = 2 * (inputs[:, 0] + inputs[:, 1] + 5) ** 2 - (inputs[:, 3] - 3) ** 2
+        targets = square + inputs[:, 2]
+        targets = (targets - targets.mean()) / targets.std()
+        lifting = jp.with_linear_terms(jp.Lifting(jnp.asarray(inputs)))
+        solution = jp.solve(jp.gauss_newton(2), lifting, targets, jax.random.key(0), 30)
+        assert solution.relative_residual < 1e-13
