@@ -162,8 +162,8 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
     """Classification by quadratic networks, one class against the rest.
 
     A network for each class is fitted to targets of +-1 by least squares, as
-    `QuadraticNetworkRegressor` does, all with the same rank and ridge; the largest
-    output wins.  Two classes take one network, whose sign decides.  There is no
+    `QuadraticNetworkRegressor` does, all with the same rank and ridge and in one vmapped
+    call; the largest output wins.  Two classes take one network, whose sign decides.  There is no
     `predict_proba`: least squares gives no probabilities; calibrate with
     `sklearn.calibration.CalibratedClassifierCV` where they are needed.
 

@@ -11,7 +11,7 @@ from jaxpoly.estimator_path import (
     NUM_FOLDS,
     RankPath,
     cross_validate,
-    rank_path,
+    rank_paths,
 )
 from jaxpoly.estimator_table import Table
 from jaxpoly.lifting import Lifting
@@ -109,8 +109,9 @@ def fit_networks(
             steps = jnp.asarray(limits, jnp.int32)
 
             def errors_of(penalty: float) -> np.ndarray:
+                ridge_now = jnp.asarray(penalty, dtype)
                 errors = cross_validate(
-                    lifting, fold, targets, penalty, steps, key, affine, positive
+                    lifting, fold, targets, ridge_now, steps, key, affine, positive
                 )
                 return errors.mean(axis=0)[:, : tried + 1]
 
@@ -136,12 +137,12 @@ def fit_networks(
         limits = np.where(limits < choice.rank, STEPS_PER_RANK, max_steps * (limits == choice.rank))
         steps = jnp.asarray(limits, jnp.int32)
         penalty = jnp.asarray(choice.ridge, dtype)
+        paths = rank_paths(
+            lifting, lifting.sample_weight, targets, penalty, steps, key, affine, positive
+        )
         networks = []
-        for index, target in enumerate(targets):
-            path = rank_path(
-                lifting, lifting.sample_weight, target, penalty, steps, key, affine, positive
-            )
-            fit = jax.tree.map(lambda leaf: leaf[choice.rank], path)
+        for index in range(len(targets)):
+            fit = jax.tree.map(lambda leaf, index=index: leaf[index, choice.rank], paths)
             networks.append(_network(table, index, choice.rank, fit, _status(fit, dim, dtype)))
         return networks, choice
 

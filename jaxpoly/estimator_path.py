@@ -36,12 +36,12 @@ LARGEST_DENSE = 500
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RankPath:
-    """Fits of rank 0 to R; the leading axis of every attribute is the rank.
+    """Fits of rank 0 to R of k targets: (k, R + 1) leads the shape of every attribute.
 
     Attributes:
         error: mean squared error on the held-out rows.
         value: L; of R columns, those above the rank are zero.
-        linear: b, (R + 1, p).
+        linear: b, (k, R + 1, p).
         intercept: c.
         residual: root mean squared residual.
         stationarity: as in `State`.
@@ -58,7 +58,7 @@ class RankPath:
 
 
 @partial(jax.jit, static_argnames=("affine", "positive"))
-def rank_path(
+def rank_paths(
     lifting: Lifting,
     held_out: Array,
     targets: Array,
@@ -70,25 +70,38 @@ def rank_path(
 ) -> RankPath:
     """Minimise `E[(x^T L x + b . x + c - y)^2] + ridge (|L|_F^2 + 0.03 |b|^2)`, rank by rank.
 
-    Rank k starts from the fit of rank k - 1 and the leading eigenvector of the
-    gradient there, as in greedy (Frank-Wolfe) methods for low rank.
+    All targets in one vmapped call, on shared inputs.  Rank r starts from the
+    fit of rank r - 1 and the leading eigenvector of the gradient there, as in greedy
+    (Frank-Wolfe) methods for low rank.
 
     Args:
         lifting: inputs (m, p) with the weights of the training rows.
         held_out: (m,), weights of the rows the error is measured on.
-        targets: y, (m,).
+        targets: y, one row a target, (k, m).
         ridge: >= 0, a scalar.
         steps: Gauss-Newton steps at most for rank 1 to R, (R,).
         key: a JAX random key.
         affine: fit the linear terms b.
         positive: keep L positive semidefinite.
     """
-    largest, dim = steps.shape[0], lifting.inputs.shape[1]
     if affine:
         lifting = replace(lifting, linear_basis=ridge_basis(lifting, LINEAR_SHARE * ridge))
-    weight = normalised_weight(lifting)
     total = jnp.sum(held_out)
     shares = held_out / jnp.where(total > 0, total, 1)
+    return jax.vmap(lambda y: _rank_path(lifting, shares, y, ridge, steps, key, positive))(targets)
+
+
+def _rank_path(
+    lifting: Lifting,
+    shares: Array,
+    targets: Array,
+    ridge: Array,
+    steps: Array,
+    key: Array,
+    positive: bool,
+) -> RankPath:
+    largest, dim = steps.shape[0], lifting.inputs.shape[1]
+    weight = normalised_weight(lifting)
 
     def record(estimate: LowRank, residual: Array, stationarity: Array, count: Array) -> RankPath:
         intercept, linear = fitted_affine(lifting, residual, "centre")
@@ -158,22 +171,11 @@ def _leading_direction(lifting: Lifting, residual: Array, key: Array, positive: 
     return threshold(block_map, dim, key, jnp.zeros((dim, 0), residual.dtype))[0].factor[:, 0]
 
 
-@partial(jax.jit, static_argnames=("affine", "positive"))
-def _paths_at_once(lifting, trained, held_out, targets, ridge, steps, key, affine, positive):
-    def path(train: Array, test: Array, target: Array) -> RankPath:
-        weighted = replace(lifting, sample_weight=train)
-        return rank_path(weighted, test, target, ridge, steps, key, affine, positive)
-
-    return jax.vmap(jax.vmap(path, in_axes=(0, 0, None)), in_axes=(None, None, 0))(
-        trained, held_out, targets
-    )
-
-
 def cross_validate(
     lifting: Lifting,
     fold: Array,
     targets: Array,
-    ridge: float,
+    ridge: Array,
     steps: Array,
     key: Array,
     affine: bool,
@@ -185,38 +187,18 @@ def cross_validate(
         lifting: inputs (m, p) and weights.
         fold: the number of the fold that a row is held out in, (m,).
         targets: one row a target, (k, m).
-        ridge: as in `rank_path`.
-        steps: as in `rank_path`, (R,).
+        ridge: as in `rank_paths`.
+        steps: as in `rank_paths`, (R,).
         key: a JAX random key.
-        affine: as in `rank_path`.
-        positive: as in `rank_path`.
+        affine: as in `rank_paths`.
+        positive: as in `rank_paths`.
     """
     weight = normalised_weight(lifting)
-    held_out = jnp.where(fold[None, :] == jnp.arange(NUM_FOLDS)[:, None], weight[None, :], 0)
-    trained = weight[None, :] - held_out
-    penalty = jnp.asarray(ridge, weight.dtype)
-    if jax.default_backend() != "cpu":
-        paths = _paths_at_once(
-            lifting, trained, held_out, targets, penalty, steps, key, affine, positive
-        )
-        return np.asarray(paths.error, float)
-    # One lane after the other: faster on CPU, and the program is that of the last fit.
-    return np.array(
-        [
-            [
-                rank_path(
-                    replace(lifting, sample_weight=train),
-                    test,
-                    target,
-                    penalty,
-                    steps,
-                    key,
-                    affine,
-                    positive,
-                ).error
-                for train, test in zip(trained, held_out, strict=True)
-            ]
-            for target in targets
-        ],
-        float,
-    )
+    errors = []
+    # One fold after the other: the program is then that of the last fit, compiled once.
+    for number in range(NUM_FOLDS):
+        held_out = jnp.where(fold == number, weight, 0)
+        trained = replace(lifting, sample_weight=weight - held_out)
+        paths = rank_paths(trained, held_out, targets, ridge, steps, key, affine, positive)
+        errors.append(np.asarray(paths.error, float))
+    return np.stack(errors, axis=1)

@@ -35,6 +35,16 @@ def planted(num_rows: int = 200, dtype: type = np.float64, noise: float = 0.0):
     return inputs.astype(dtype), targets.astype(dtype)
 
 
+def test_the_network_of_a_class_is_that_of_the_class_alone():
+    inputs, digits = load_digits(n_class=3, return_X_y=True)
+    options = {"rank": 2, "ridge": 0.1, "max_steps": 300, "random_state": 0}
+    together = QuadraticNetworkClassifier(**options).fit(inputs, digits)
+    for label in range(3):
+        alone = QuadraticNetworkClassifier(**options).fit(inputs, digits == label)
+        outputs = together.decision_function(inputs)[:, label]
+        np.testing.assert_allclose(outputs, alone.decision_function(inputs), atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def diabetes():
     return load_diabetes(return_X_y=True, as_frame=True)

@@ -1,5 +1,7 @@
 """The front door: any inputs go in, and what comes out is right or says that it is not."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,6 +165,26 @@ def test_linear_terms_are_found_on_shifted_inputs(data):
     assert_allclose(predict(lines, inputs), inputs[:, 1] - 2, atol=1e-11)
 
 
+def test_a_small_sample_of_centred_inputs_is_not_taken_for_far_shifted(data, monkeypatch):
+    module = sys.modules["jaxpoly.recover"]
+    prepared = []
+
+    def spy(lifting, targets, ridge, affine):
+        prepared.append(affine)
+        return module_prepare(lifting, targets, ridge, affine)
+
+    module_prepare = module._prepare
+    monkeypatch.setattr(module, "_prepare", spy)
+    # The mean of so few samples has a squared norm of up to 1, as if far away.
+    for seed in range(10):
+        lifting, targets, _ = jp.sample_problem(jax.random.key(seed), 14, P, 1)
+        recover(lifting.inputs, targets, 1, max_steps=5)
+    assert prepared == [False] * 10
+    prepared.clear()
+    recover(data.lifting.inputs + 100, data.targets, max_steps=5)
+    assert prepared == [False, True]
+
+
 def test_a_ridge_shrinks_the_matrix(data):
     noisy = data.targets + jax.random.normal(KEY, (M,))
     norms = []
@@ -283,3 +305,20 @@ def test_fifty_hard_problems_are_mostly_solved(case):
         assert found[-1] or solution.status != Status.CONVERGED
     print(f"{case}: {np.mean(found)} of {len(found)}")
     assert np.mean(found) >= 0.85
+
+
+@pytest.mark.slow
+def test_a_condition_of_twenty_takes_at_most_twice_the_steps_of_condition_one():
+    steps = {}
+    for condition in (1, 20):
+        counts = []
+        for seed in range(20):
+            key = jax.random.key(seed)
+            problem = jp.sample_problem(key, 2 * 490, 100, 5, condition=condition)
+            solution = recover(problem.lifting.inputs, problem.targets, 5)
+            if jp.relative_error(solution.value, problem.truth) < 1e-10:
+                counts.append(int(solution.num_steps))
+        assert len(counts) >= 19
+        steps[condition] = np.median(counts)
+    print(f"steps by condition: {steps}")
+    assert steps[20] <= 2 * steps[1]
