@@ -1,0 +1,189 @@
+"""The sweep engine: a grid of planted problems, solved and recorded batch by batch.
+
+Every problem is derived from the seed, its cell and its trial alone.  With the executor
+"map" its outcome is bitwise the same whatever the grid, the order, the number of workers or
+the interruptions; the others multiply in batches, which round otherwise, and agree with it to
+the tolerance of the solver.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from experiments.executors import Queue, Task, work
+from experiments.ledger import Ledger
+from experiments.problems import Cell, Outcome, Program
+from experiments.session import Session
+
+
+def sweep(name: str, cells: list[Cell], trials: int, seed: int, session: Session) -> xr.Dataset:
+    """Solve `trials` problems of every cell that the ledger does not have yet.
+
+    Args:
+        name: prefix of the records, and title of the progress.
+        cells: the grid, as a list without repetition.
+        trials: problems a cell.
+        seed: of everything random.
+        session: ledger, executor, devices.
+
+    Returns:
+        A Dataset with dimensions cell and trial: relative and spectral error, relative
+        residual, status and number of steps; the numbers of the cells are coordinates.
+
+    Raises:
+        ValueError: the same cell twice.
+        OSError: the ledger cannot be written.
+    """
+    if len(set(cells)) < len(cells):
+        raise ValueError("the grid has the same cell twice; expected each once")
+    total = len(cells) * trials
+    ledger = session.ledger
+    groups = list(_groups(name, cells, trials, seed, ledger))
+    with (
+        session.progress(name, total, ledger.count(f"{name}/")) as progress,
+        _workers(Queue(groups), session) as batches,
+    ):
+        for batch in batches:
+            ledger.add(batch)
+            progress.advance(len(batch))
+    return _collect(name, cells, trials, ledger)
+
+
+def _groups(
+    name: str, cells: list[Cell], trials: int, seed: int, ledger: Ledger
+) -> Iterator[tuple[Program, Iterator[Task]]]:
+    """Yield the unfinished tasks of every program; dear programs first, to end together."""
+    by_program: dict[Program, list[Cell]] = {}
+    for cell in cells:
+        by_program.setdefault(cell.program, []).append(cell)
+
+    def tasks(members: list[Cell]) -> Iterator[Task]:
+        for cell in members:
+            for trial in range(trials):
+                key = f"{name}/{cell.name}/{trial:06d}"
+                if not ledger.has(key):
+                    yield Task(key, cell.point(seed, trial))
+
+    def cost(program: Program) -> float:
+        return program.capacity * program.dim * program.rank
+
+    for program in sorted(by_program, key=cost, reverse=True):
+        yield program, tasks(by_program[program])
+
+
+@contextmanager
+def _workers(queue: Queue, session: Session) -> Iterator[Iterator[dict[str, Any]]]:
+    """Run the workers; give what they finish as records, in transactions of what has come in.
+
+    After an interruption every worker finishes the batch it is at.
+    """
+    inbox: SimpleQueue[Any] = SimpleQueue()
+
+    def emit(tasks: list[Task], outcomes: Outcome) -> None:
+        columns = [np.asarray(leaf)[: len(tasks)].tolist() for leaf in outcomes]
+        rows = zip(*columns, strict=True)
+        inbox.put({task.key: list(row) for task, row in zip(tasks, rows, strict=True)})
+
+    def body(device: jax.Device) -> None:
+        try:
+            with jax.default_device(device):
+                work(session.chosen_executor, queue, emit)
+        except BaseException as error:
+            queue.close()
+            inbox.put(error)
+        finally:
+            inbox.put(None)
+
+    devices = jax.local_devices()
+    threads = [
+        Thread(target=body, args=(devices[number % len(devices)],), daemon=True)
+        for number in range(session.num_workers)
+    ]
+
+    def batches() -> Iterator[dict[str, Any]]:
+        running = len(threads)
+        while running:
+            batch: dict[str, Any] = {}
+            message = inbox.get()
+            while message is not None:
+                if isinstance(message, BaseException):
+                    raise message
+                batch |= message
+                if inbox.empty():
+                    break
+                message = inbox.get()
+            running -= message is None
+            if batch:
+                yield batch
+
+    for thread in threads:
+        thread.start()
+    try:
+        yield batches()
+    finally:
+        queue.close()
+        for thread in threads:
+            thread.join()
+
+
+def _collect(name: str, cells: list[Cell], trials: int, ledger: Ledger) -> xr.Dataset:
+    """Return the records of the grid as one table."""
+    index = {cell.name: number for number, cell in enumerate(cells)}
+    columns = {
+        field: np.zeros((len(cells), trials), np.int32 if field in INTEGERS else np.float64)
+        for field in Outcome._fields
+    }
+    for key, row in ledger.records(f"{name}/"):
+        _, cell, trial = key.rsplit("/", 2)
+        if cell in index and int(trial) < trials:
+            for field, value in zip(Outcome._fields, row, strict=True):
+                columns[field][index[cell], int(trial)] = value
+    coordinates = {
+        field: ("cell", [_coordinate(getattr(cell, field)) for cell in cells])
+        for field in COORDINATES
+    }
+    table = xr.Dataset(
+        {field: (("cell", "trial"), column) for field, column in columns.items()},
+        coords=coordinates,
+    )
+    for field, text in DESCRIPTIONS.items():
+        table[field].attrs["long_name"] = text
+    return table
+
+
+def _coordinate(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+INTEGERS = ("status", "num_steps")
+COORDINATES = (
+    "solver",
+    "dim",
+    "rank",
+    "num_samples",
+    "signs",
+    "condition",
+    "noise",
+    "inputs",
+    "max_steps",
+    "rtol",
+)
+DESCRIPTIONS = {
+    "relative_error": "|L - L*|_F / |L*|_F",
+    "spectral_error": "|L - L*|_2 / |L*|_2",
+    "relative_residual": "norm of A(L) + c - y over that of y - mean(y)",
+    "status": "jaxpoly.Status: 0 converged, 1 stationary, 2 out of steps, 3 stalled, 4 diverged",
+    "num_steps": "steps taken",
+    "num_samples": "samples m",
+    "dim": "inputs p",
+    "rank": "neurons r",
+    "condition": "largest over smallest magnitude of the eigenvalues; NaN: a Gaussian factor",
+    "noise": "standard deviation of the noise of y",
+}

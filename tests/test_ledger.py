@@ -1,0 +1,109 @@
+"""The ledger keeps what was finished, whatever happens, and never mixes two runs."""
+
+import sqlite3
+
+import pytest
+
+from experiments.ledger import Ledger, RefusedError
+
+MARKS = {"config": {"dim": 3}, "versions": {"jax": "1"}}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "run.db"
+    ledger = Ledger(path, MARKS)
+    ledger.add({"a/1": [1, float("nan"), float("inf")], "a/2": {"x": 0.1}})
+    ledger.close()
+    return path
+
+
+def test_a_record_comes_back_as_it_was_and_is_computed_once(path):
+    ledger = Ledger(path, MARKS, resume=True)
+    assert ledger.recall("a/2", lambda: pytest.fail("computed again")) == {"x": 0.1}
+    assert ledger.recall("b", lambda: [2]) == ledger.recall("b", lambda: [3]) == [2]
+    keys, rows = zip(*ledger.records("a/"), strict=True)
+    assert keys == ("a/1", "a/2")
+    assert rows[0][0] == 1
+    assert rows[0][1] != rows[0][1]
+    assert rows[0][2] == float("inf")
+    assert ledger.count("a/") == 2
+    ledger.close()
+
+
+def test_an_unfinished_run_goes_on_only_if_asked(path):
+    with pytest.raises(RefusedError, match="--resume"):
+        Ledger(path, MARKS)
+    Ledger(path, MARKS, resume=True).close()
+
+
+def test_a_finished_run_is_set_aside_for_a_new_one(path):
+    ledger = Ledger(path, MARKS, resume=True)
+    ledger.finish()
+    ledger.close()
+    fresh = Ledger(path, MARKS)
+    assert fresh.count("") == 0
+    fresh.close()
+    (aside,) = path.parent.glob("run-*.db")
+    kept = Ledger(aside, MARKS, resume=True)
+    assert kept.count("") == 2
+    kept.close()
+
+
+def test_another_config_is_refused_even_by_force_and_left_as_it_is(path):
+    before = path.read_bytes()
+    other = MARKS | {"config": {"dim": 4}}
+    for options in ({}, {"resume": True}, {"resume": True, "force": True}):
+        with pytest.raises(RefusedError, match=r"config.*was \{'dim': 3\}, now \{'dim': 4\}"):
+            Ledger(path, other, **options)
+    assert path.read_bytes() == before
+
+
+def test_other_versions_are_refused_unless_forced(path):
+    other = MARKS | {"versions": {"jax": "2"}}
+    with pytest.raises(RefusedError, match=r"versions.*--resume --force"):
+        Ledger(path, other, resume=True)
+    Ledger(path, other, resume=True, force=True).close()
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "flipped", "foreign"])
+def test_a_damaged_file_is_refused_and_left_as_it_is(path, damage):
+    whole = path.read_bytes()
+    if damage == "text":
+        path.write_bytes(b"no database, but long enough to look like a file of results" * 99)
+    elif damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        place = whole.rindex(b'"x": 0.1')
+        path.write_bytes(whole[:place] + whole[place:].replace(b"0.1", b"0.2", 1))
+    else:
+        path.unlink()
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE facts (name, value)")
+        database.close()
+    before = path.read_bytes()
+    with pytest.raises(RefusedError, match="damaged"):
+        Ledger(path, MARKS, resume=True)
+    assert path.read_bytes() == before
+
+
+def test_two_processes_are_kept_apart_until_the_first_is_done(path):
+    first = Ledger(path, MARKS, resume=True)
+    with pytest.raises(RefusedError, match="in use"):
+        Ledger(path, MARKS, resume=True)
+    first.close()
+    Ledger(path, MARKS, resume=True).close()
+
+
+def test_a_batch_is_written_whole_or_not_at_all(path):
+    ledger = Ledger(path, MARKS, resume=True)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.add({"b/1": 1, "a/1": 2})
+    assert ledger.count("b/") == 0
+    ledger.close()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RefusedError, match="cannot be written"):
+        Ledger(tmp_path / "file" / "run.db", MARKS)
