@@ -1,6 +1,7 @@
 """Command line: `python -m experiments NAME --help`."""
 
 import os
+import sys
 
 # LAPACK's threads wait for each other on every small eigenproblem, which takes
 # seventy times longer as soon as another process keeps one of two cores busy.
@@ -8,4 +9,4 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from experiments.cli import main
 
-main()
+sys.exit(main())

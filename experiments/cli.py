@@ -1,99 +1,134 @@
-"""The command line of the experiments."""
+"""The command line of the experiments: `python -m experiments NAME [options]`."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import tyro
 
-from experiments import energy_model, limits, quickstart, real_data, recovery
+from experiments import registry, report, results
+from experiments.ledger import Ledger, RefusedError
+from experiments.session import Executor, Session
+
+Preset = Literal["smoke", "paper", "full"]
+USAGE = """usage: python -m experiments NAME [--preset smoke|paper|full] [--seed N] [--out DIR]
+                                  [--resume] [--devices N] [options of the experiment]
+       python -m experiments report [--out DIR]
+       python -m experiments list
+
+Each experiment writes its results (netCDF or JSON, with all it takes to repeat them), its
+figures (PNG and SVG) and a ledger of finished parts to --out.  `python -m experiments NAME
+--help` tells its options.  Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
+130 interrupted (--resume goes on)."""
 
 
-def run_quickstart(
-    config: Annotated[quickstart.Config, tyro.conf.arg(name="")],
-    out: Path = Path("results"),
-) -> None:
-    """Learn a planted network with all three algorithms, then the handwritten digits.
+@dataclass(frozen=True)
+class Options:
+    """Where results go and how they are computed."""
 
-    Args:
-        config: sizes and seed.
-        out: folder for the results and figures.
-    """
+    preset: Preset = "paper"
+    """Sizes: smoke in seconds, paper as published or in README, full for the night."""
+    out: Path = Path("results")
+    """Folder for results, figures and ledger."""
+    resume: bool = False
+    """Go on with a run that was interrupted; what is finished is not computed again."""
+    force: bool = False
+    """With --resume: go on though code, versions or device differ."""
+    devices: int | None = None
+    """Devices to use, on CPU worker threads; all by default."""
+    executor: Executor = "auto"
+    """How many problems are solved at once; see experiments/session.py."""
+    quiet: bool = False
+    """No progress."""
+
+
+def run_experiment(name: str, args: Sequence[str]) -> None:
+    """Run one experiment with the options in `args`."""
+    module = registry.experiment(name)
+    config, options = parse(name, module, args)
     jax.config.update("jax_enable_x64", True)
-    quickstart.main(config, out)
+    path = options.out / f"{name}.db"
+    marks = results.fingerprint(name, config)
+    results.check_free(options.out, name, marks["config"])
+    ledger = Ledger(path, marks, options.resume, options.force)
+    try:
+        session = Session(ledger, options.executor, options.devices, options.quiet)
+        found = module.run(config, session)
+        target = results.path_of(found, options.out, name)
+        results.write(target, found, results.provenance(name, config, ledger.seconds))
+        ledger.finish()
+    finally:
+        ledger.close()
+    saved = results.read(target)
+    module.draw(saved, options.out)
+    print(module.table(saved))
+    print(f"\nResults and figures: {options.out}/{name}*")
 
 
-def run_recovery(
-    config: Annotated[recovery.Config, tyro.conf.arg(name="")],
-    out: Path = Path("results"),
-) -> None:
-    """Count how often each solver finds the planted network, the paper's setting included.
+def parse(name: str, module: registry.Experiment, args: Sequence[str]) -> tuple[Any, Options]:
+    """Return config and options; the options of the config are on top of its preset."""
+    # The preset gives the defaults, so it has to be known before the rest is read.
+    words = " ".join(args).replace("--preset ", "--preset=").split()
+    named = [word.partition("=")[2] for word in words if word.startswith("--preset=")]
+    preset: Any = named[-1] if named and named[-1] in get_args(Preset) else "paper"
+    default = module.PRESETS[preset]
 
-    Args:
-        config: trials and seed.
-        out: folder for the results.
-    """
-    jax.config.update("jax_enable_x64", True)
-    recovery.main(config, out)
-
-
-def run_energy_model(
-    config: Annotated[energy_model.Config, tyro.conf.arg(name="")],
-    out: Path = Path("results"),
-) -> None:
-    """Find the filters of a simulated visual cell, beside spike-triggered covariance.
-
-    Args:
-        config: the cell, sizes and seed.
-        out: folder for the results and figures.
-    """
-    jax.config.update("jax_enable_x64", True)
-    energy_model.main(config, out)
-
-
-def run_limits(
-    config: Annotated[limits.Config, tyro.conf.arg(name="")],
-    out: Path = Path("results"),
-) -> None:
-    """Count how often planted networks are found close to the limit and on unruly data.
-
-    Args:
-        config: trials, grid and seed.
-        out: folder for the results and figure.
-    """
-    jax.config.update("jax_enable_x64", True)
-    limits.main(config, out)
-
-
-def run_real_data(
-    config: Annotated[real_data.Config, tyro.conf.arg(name="")],
-    out: Path = Path("results"),
-) -> None:
-    """Score quadratic networks on real data beside linear, degree-2 and boosted models.
-
-    Args:
-        config: splits and seed.
-        out: folder for the results and figure.
-    """
-    jax.config.update("jax_enable_x64", True)
-    real_data.main(config, out)
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the experiment that the arguments name."""
-    if args is None:
-        args = sys.argv[1:]
-    tyro.extras.subcommand_cli_from_dict(
-        {
-            "quickstart": run_quickstart,
-            "recovery": run_recovery,
-            "limits": run_limits,
-            "energy-model": run_energy_model,
-            "real-data": run_real_data,
-        },
-        prog="python -m experiments",
-        description="Experiments with jaxpoly; each writes its results and figures to a folder.",
+    unnamed = tyro.conf.arg(name="")
+    arguments = make_dataclass(
+        "Arguments",
+        [
+            ("config", Annotated[module.Config, unnamed], field(default=default)),
+            ("options", Annotated[Options, unnamed], field(default=Options(preset=preset))),
+        ],
+    )
+    parsed: Any = tyro.cli(
+        arguments,
+        prog=f"python -m experiments {name}",
+        description=module.__doc__,
         args=args,
     )
+    return parsed.config, parsed.options
+
+
+def listing() -> str:
+    """Return the names of all experiments and what they show."""
+    return "\n".join(f"{name:<18}{registry.summary(name)}" for name in registry.NAMES)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run what the arguments name and return the exit code."""
+    name, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    if name in ("-h", "--help", "list"):
+        print(listing() if name == "list" else f"{USAGE}\n\nexperiments:\n{listing()}")
+        return 0
+    if name != "report" and name not in registry.NAMES:
+        print(f"no experiment is called {name!r}; there are:\n{listing()}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        if name == "report":
+            page = tyro.cli(report.write_page, prog="python -m experiments report", args=rest)
+            print(f"Report: {page}")
+        else:
+            run_experiment(name, rest)
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (RefusedError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the last finished part", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _terminate(number: int, frame: object) -> None:
+    """End as after an interrupt: the ledger holds what is finished."""
+    print("terminated; --resume goes on from the last finished part", file=sys.stderr)
+    raise SystemExit(128 + number)

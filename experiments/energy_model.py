@@ -14,24 +14,31 @@ Data tell the plane of w1 and w2, not the two filters: with equal weights every 
 gives the same response.
 """
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 import jaxpoly as jp
-from experiments import results
+from experiments.energy_model_estimators import (
+    RANK,
+    Estimate,
+    align,
+    learn,
+    spike_triggered_covariance,
+    whitening,
+)
 from experiments.energy_model_figures import plot_errors, plot_filters
+from experiments.figures import save
+from experiments.session import Session
 
 Kind = Literal["white", "1/f"]
 KINDS: tuple[Kind, ...] = ("white", "1/f")
-RANK = 3
 
 
 @dataclass(frozen=True)
@@ -56,68 +63,60 @@ class Config:
     """Seed of everything random."""
 
 
-class Estimate(NamedTuple):
-    """The rate as an estimator has it, `x^T L x + linear . x + intercept`.
-
-    `status` is that of the run, None where nothing is iterated.
-    """
-
-    value: jp.LowRank
-    linear: ArrayLike
-    intercept: ArrayLike
-    status: str | None = None
+PRESETS = {
+    "smoke": Config(size=8, sample_sizes=(1000, 3000), num_test=1000),
+    "paper": Config(),
+    "full": Config(sample_sizes=(1000, 2000, 4000, 8000, 16000, 32000, 64000), repeats=20),
+}
 
 
-def main(config: Config, out: Path) -> None:
-    """Run, save `energy-model.json`, draw the figures from it and print the tables."""
-    path = out / "energy-model.json"
-    results.write(path, run(config))
-    saved = results.read(path)
-    plot_filters(saved, out / "energy-model-filters.png")
-    plot_errors(saved, out / "energy-model-error.png")
-    print(report(saved))
-    print(f"\nResults and figures: {out}/energy-model*")
-
-
-def run(config: Config) -> dict[str, Any]:
-    """Return the errors of all estimators on both kinds of stimuli, with their provenance."""
-    began = time.perf_counter()
-    truth = gabor_filters(config.size)
-    payload: dict[str, Any] = {
-        "sample_sizes": config.sample_sizes,
+def run(config: Config, session: Session | None = None) -> dict[str, Any]:
+    """Return the errors of all estimators on both kinds of stimuli."""
+    session = session or Session()
+    stimuli = {}
+    with session.progress("energy-model", len(KINDS) * config.repeats, unit="runs") as progress:
+        for kind in KINDS:
+            experiments = []
+            for repeat in range(config.repeats):
+                compute = partial(run_experiment, config, kind, repeat)
+                experiments.append(session.ledger.recall(f"{kind}/{repeat}", compute))
+                progress.advance()
+            stimuli[kind] = summary(experiments)
+    return {
+        "sample_sizes": list(config.sample_sizes),
         "noise": config.noise,
-        "truth": truth.reshape(RANK, config.size, config.size),
-        "stimuli": {kind: run_kind(config, kind, truth) for kind in KINDS},
+        "truth": images(gabor_filters(config.size)).tolist(),
+        "stimuli": stimuli,
     }
-    return payload | {"provenance": results.provenance(config, time.perf_counter() - began)}
 
 
-def run_kind(config: Config, kind: Kind, truth: np.ndarray) -> dict[str, Any]:
+def draw(saved: dict[str, Any], folder: Path) -> None:
+    """Draw the filters, and their error against the number of stimuli."""
+    save(plot_filters(saved), folder, "energy-model-filters")
+    save(plot_errors(saved), folder, "energy-model-error")
+
+
+def summary(experiments: list[dict[str, Any]]) -> dict[str, Any]:
     """Return errors (repeats, sizes) on one kind of stimuli, and filters of the first repeat."""
-    covariance = stimulus_covariance(kind, truth)
-    keys = jax.random.split(jax.random.key(config.seed), config.repeats)
-    experiments = [run_experiment(config, covariance, truth, key) for key in keys]
-    rates = [experiment["mean_rate"] for experiment in experiments]
-    silent = [experiment["silent_fraction"] for experiment in experiments]
-    table = {}
+    estimators = {}
     for name, last in experiments[0]["scores"].items():
         scores = [experiment["scores"][name] for experiment in experiments]
-        table[name] = {
+        estimators[name] = {
             quantity: [[score[quantity] for score in row] for row in scores]
             for quantity in ("angle_degrees", "r_squared", "status")
         } | {quantity: last[-1][quantity] for quantity in ("filters", "cosines")}
-    return {
-        "condition": np.linalg.cond(covariance),
-        "mean_rate": np.mean(rates),
-        "silent_fraction": np.mean(silent),
-        "estimators": table,
+    means = {
+        quantity: float(np.mean([experiment[quantity] for experiment in experiments]))
+        for quantity in ("condition", "mean_rate", "silent_fraction")
     }
+    return means | {"estimators": estimators}
 
 
-def run_experiment(
-    config: Config, covariance: np.ndarray, truth: np.ndarray, key: Array
-) -> dict[str, Any]:
+def run_experiment(config: Config, kind: Kind, repeat: int) -> dict[str, Any]:
     """Return the scores of every estimator at every number of stimuli, in one experiment."""
+    truth = gabor_filters(config.size)
+    covariance = stimulus_covariance(kind, truth)
+    key = jax.random.split(jax.random.key(config.seed), config.repeats)[repeat]
     train_key, test_key, noise_key, solver_key = jax.random.split(key, 4)
     inputs = sample_stimuli(train_key, config.sample_sizes[-1], covariance)
     held_out = sample_stimuli(test_key, config.num_test, covariance)
@@ -135,6 +134,7 @@ def run_experiment(
             scores.setdefault(name, []).append(assess(estimate, truth, held_out, held_out_rates))
     return {
         "scores": scores,
+        "condition": np.linalg.cond(covariance),
         "mean_rate": np.mean(rates),
         "silent_fraction": np.mean(rates == 0),
     }
@@ -194,47 +194,6 @@ def add_noise(key: Array, rates: np.ndarray, noise: Literal["poisson", "gaussian
     return rates + np.sqrt(rates.mean()) * normal
 
 
-def learn(inputs: np.ndarray, counts: np.ndarray, key: Array) -> Estimate:
-    """Fit a network of three neurons by least squares."""
-    solution = jp.recover(inputs, counts, RANK, key=key)
-    status = jp.Status(int(solution.status)).name
-    return Estimate(solution.value, solution.linear, solution.intercept, status)
-
-
-def whitening(inputs: np.ndarray) -> np.ndarray:
-    """Return the inverse square root of the sample covariance, (p, p); needs m > p."""
-    eigenvalues, vectors = np.linalg.eigh(np.cov(inputs.T))
-    return vectors / np.sqrt(eigenvalues) @ vectors.T
-
-
-def spike_triggered_covariance(
-    inputs: np.ndarray, counts: np.ndarray, transform: np.ndarray
-) -> Estimate:
-    """Take the three eigenvectors of largest |eigenvalue| as filters, then fit the rate in them.
-
-    The eigenvectors are those of the covariance of the inputs weighted by the counts, minus
-    that of all inputs.  `transform` (p, p) is applied to the inputs before and to the
-    eigenvectors after: the identity, or the whitening.  The rate is the least-squares quadratic
-    function of the projections on the filters.
-    """
-    features = inputs @ transform
-    deviation = features - counts @ features / counts.sum()
-    triggered = (deviation * counts[:, None]).T @ deviation / counts.sum()
-    eigenvalues, vectors = np.linalg.eigh(triggered - np.cov(features.T))
-    filters = transform @ vectors[:, np.argsort(-np.abs(eigenvalues))[:RANK]]
-
-    projections = inputs @ filters
-    row, column = np.triu_indices(RANK)
-    products = projections[:, row] * projections[:, column]
-    design = np.column_stack([products, projections, np.ones(len(inputs))])
-    coefficients = np.linalg.lstsq(design, counts)[0]
-    square = np.zeros((RANK, RANK))
-    square[row, column] = coefficients[: len(row)]
-    weights, rotation = np.linalg.eigh((square + square.T) / 2)
-    value = jp.LowRank(jnp.asarray(filters @ rotation), jnp.asarray(weights))
-    return Estimate(value, filters @ coefficients[-4:-1], coefficients[-1])
-
-
 def assess(
     estimate: Estimate, truth: np.ndarray, held_out: np.ndarray, held_out_rates: np.ndarray
 ) -> dict[str, Any]:
@@ -244,46 +203,41 @@ def assess(
     missed = held_out_rates - np.asarray(network(held_out))
     planted = jp.LowRank(jnp.asarray(truth.T), jnp.ones(RANK))
     filters = align(np.asarray(network.neurons), np.asarray(network.output_weights), truth)
-    size = round(np.sqrt(truth.shape[1]))
     return {
         "angle_degrees": np.degrees(float(jp.subspace_angle(value, planted))),
         "r_squared": 1 - np.mean(missed**2) / np.var(held_out_rates),
         "status": status,
-        "filters": filters.reshape(RANK, size, size),
+        "filters": images(filters),
         "cosines": np.sum(filters * truth, axis=1),
     }
 
 
-def align(neurons: np.ndarray, weights: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Order the neurons, (3, p), as the truth is, and turn them within what data cannot tell.
-
-    The two of largest weight are rotated or mirrored in their plane, the third is mirrored.
-    """
-    ordered = neurons[np.argsort(-weights)]
-    aligned = []
-    for part in (slice(0, 2), slice(2, 3)):
-        left, _, right = np.linalg.svd(truth[part] @ ordered[part].T)
-        aligned.append(left @ right @ ordered[part])
-    return np.concatenate(aligned)
+def images(filters: np.ndarray) -> np.ndarray:
+    """Return filters, (3, n^2), as images, (3, n, n)."""
+    size = round(np.sqrt(filters.shape[1]))
+    return filters.reshape(RANK, size, size)
 
 
-def report(saved: dict[str, Any]) -> str:
-    """Return tables of medians over the experiments as text."""
-    config, sizes = saved["provenance"]["config"], saved["sample_sizes"]
+def table(saved: dict[str, Any]) -> str:
+    """Return medians over the experiments as text."""
+    sizes, size = saved["sample_sizes"], len(saved["truth"][0])
+    repeats = len(saved["stimuli"]["white"]["estimators"]["jaxpoly"]["status"])
     lines = [
-        f"Energy model: {config['size']} x {config['size']} pixels, {saved['noise']} noise, "
-        f"medians of {config['repeats']} experiments",
+        f"Energy model: {size} x {size} pixels, {saved['noise']} noise, "
+        f"medians of {repeats} experiments",
     ]
     for kind, part in saved["stimuli"].items():
         lines += [
             "",
             f"{kind} stimuli (condition {part['condition']:.0f}): {part['mean_rate']:.1f} spikes a "
             f"stimulus, silent on {100 * part['silent_fraction']:.0f} %",
-            f"{'':<25}" + "".join(f"{f'm = {size}':>11}" for size in sizes),
+            f"{'':<25}" + "".join(f"{f'm = {m}':>11}" for m in sizes),
         ]
         for quantity, title in (("angle_degrees", "angle"), ("r_squared", "R^2")):
             for name, row in part["estimators"].items():
-                cells = "".join(f"{x:>11.3g}" for x in np.median(row[quantity], axis=0))
+                cells = "".join(
+                    f"{x:>11.3g}" for x in np.median(np.array(row[quantity], float), axis=0)
+                )
                 lines.append(f"{title:<10}{name:<15}{cells}")
         statuses = [name for row in part["estimators"]["jaxpoly"]["status"] for name in row]
         ends = ", ".join(f"{statuses.count(name)} {name}" for name in sorted(set(statuses)))

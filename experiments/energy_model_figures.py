@@ -1,21 +1,23 @@
 """The figures of the energy model, drawn from its saved results only."""
 
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-# Okabe and Ito's colours are told apart by the colour-blind; dashes and marks by everyone else.
-LINES = (("#0072B2", "-", "o"), ("#009E73", ":", "s"), ("#D55E00", "--", "^"))
+from experiments.figures import STYLES
+
+ESTIMATORS: dict[str, dict[str, str]] = {
+    "jaxpoly": STYLES["recover"],
+    "whitened STC": {"color": "#56B4E9", "linestyle": "--", "marker": "s"},
+    "STC": {"color": "#D55E00", "linestyle": ":", "marker": "^"},
+}
 FILTERS = ("excitatory 1", "excitatory 2", "suppressive")
 NOISE = {"poisson": "Poisson spike counts", "gaussian": "Gaussian noise"}
 
 
-def plot_filters(saved: dict[str, Any], path: Path) -> None:
+def plot_filters(saved: dict[str, Any]) -> Figure:
     """Draw the true filters above those of every estimator, of unit norm, as images."""
     kinds = list(saved["stimuli"])
     truth = np.asarray(saved["truth"])
@@ -47,28 +49,24 @@ def plot_filters(saved: dict[str, Any], path: Path) -> None:
                     axes.set_xlabel(f"{cosine:.2f}", fontsize=8, labelpad=2)
         for axes, title in zip(grid[0], FILTERS, strict=True):
             axes.set_title(title, fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure
 
 
-def plot_errors(saved: dict[str, Any], path: Path) -> None:
+def plot_errors(saved: dict[str, Any]) -> Figure:
     """Draw the angle to the true filters against the number of stimuli, median and range."""
     sizes = saved["sample_sizes"]
     figure, panels = plt.subplots(
         1, len(saved["stimuli"]), figsize=(7.6, 3.6), sharey=True, layout="constrained"
     )
     for axes, (kind, part) in zip(panels, saved["stimuli"].items(), strict=True):
-        for (name, row), (colour, dashes, mark) in zip(
-            part["estimators"].items(), LINES, strict=True
-        ):
-            angles = np.asarray(row["angle_degrees"])
-            style = {"color": colour, "linestyle": dashes, "marker": mark}
-            axes.plot(sizes, np.median(angles, axis=0), lw=2, label=name, **style)
-            axes.fill_between(
-                sizes, angles.min(axis=0), angles.max(axis=0), color=colour, alpha=0.15
-            )
+        for name, row in part["estimators"].items():
+            angles = np.array(row["angle_degrees"], float)
+            style = ESTIMATORS[name]
+            low, high = angles.min(axis=0), angles.max(axis=0)
+            axes.fill_between(sizes, low, high, color=style["color"], alpha=0.15, lw=0)
+            axes.plot(sizes, np.median(angles, axis=0), **style, lw=2, label=name)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(sizes, [f"{size}" for size in sizes])
+        axes.set_xticks(sizes, [f"{size}" for size in sizes], fontsize=8)
         axes.set_ylim(0, 92)
         axes.set_yticks(range(0, 91, 15))
         axes.set_xlabel("number of stimuli m")
@@ -81,5 +79,4 @@ def plot_errors(saved: dict[str, Any], path: Path) -> None:
         f"Energy-model cell, {NOISE[saved['noise']]}: median and range of {repeats} experiments",
         fontsize=10,
     )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure

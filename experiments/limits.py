@@ -6,10 +6,9 @@ setting changed, on ill-conditioned, noisy, spoilt and unruly data and on unknow
 Success is a relative Frobenius error of at most 1e-4.
 """
 
-import math
-import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +18,14 @@ import numpy as np
 from jax import Array
 
 import jaxpoly as jp
-from experiments import results
-from experiments.limits_cases import Case, cases
+from experiments.figures import save, wilson_interval
+from experiments.limits_cases import SUCCESS, Case, cases, unknowns
 from experiments.limits_figures import plot_curves
 from experiments.limits_peers import spectral_lbfgs
-from experiments.recovery import wilson_interval
+from experiments.session import Session
 
-Signs = Literal["positive", "mixed"]
-SUCCESS = 1e-4
+Signs = Literal["mixed", "positive"]
+SIGNS: tuple[Signs, ...] = ("mixed", "positive")
 
 
 @dataclass(frozen=True)
@@ -40,26 +39,70 @@ class Config:
     rank: int = 3
     """Neurons r of the curves."""
     ratios: tuple[float, ...] = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 2.5, 3.0, 4.0)
-    """Samples over unknowns, m / dof, of the curves."""
+    """Samples over unknowns, m / dof, of the curves; none for rows only."""
     only: str = ""
     """Run only the rows of part (b) whose name contains this."""
-    curves: bool = True
-    """Run part (a)."""
     seed: int = 0
     """Seed of everything random."""
 
 
-def main(config: Config, out: Path) -> None:
-    """Run, save `limits.json`, draw the figure from it and print the tables."""
-    began = time.perf_counter()
-    payload: dict[str, Any] = {"curves": run_curves(config) if config.curves else {}}
-    payload["rows"] = [run_case(case, config) for case in cases() if config.only in case.name]
-    seconds = time.perf_counter() - began
-    path = out / "limits.json"
-    results.write(path, payload | {"provenance": results.provenance(config, seconds)})
-    if config.curves:
-        plot_curves(results.read(path), out / "limits.png")
-    print(f"\nResults: {out}/limits*")
+PRESETS = {
+    "smoke": Config(trials=4, ratios=(2.0,), only="uniform"),
+    "paper": Config(),
+    "full": Config(
+        trials=500, ratios=(1.02, 1.05, 1.1, 1.15, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+    ),
+}
+
+
+def run(config: Config, session: Session | None = None) -> dict[str, Any]:
+    """Return the curves of part (a) by signs and method, and the rows of part (b)."""
+    session = session or Session()
+    chosen = [case for case in cases() if config.only in case.name]
+    curves: dict[str, Any] = {}
+    rows = []
+    total = len(SIGNS) * len(config.ratios) + len(chosen)
+    with session.progress("limits", total, unit="parts") as progress:
+        for signs, ratio in product(SIGNS, config.ratios):
+            compute = partial(run_point, config, signs, ratio)
+            rates = session.ledger.recall(f"curves/{signs}/{ratio:g}", compute)
+            for name, rate in rates.items():
+                points = curves.setdefault(signs, {}).setdefault(name, [])
+                points.append({"ratio": ratio, "rate": rate})
+            progress.advance()
+        for case in chosen:
+            row = session.ledger.recall(f"rows/{case.name}", partial(run_case, config, case))
+            rows.append(row)
+            progress.advance()
+    sizes = {"dim": config.dim, "rank": config.rank, "trials": config.trials}
+    return sizes | {"curves": curves, "rows": rows}
+
+
+def draw(saved: dict[str, Any], folder: Path) -> None:
+    """Draw the curves of part (a)."""
+    if saved["curves"]:
+        save(plot_curves(saved), folder, "limits")
+
+
+def table(saved: dict[str, Any]) -> str:
+    """Return the numbers of both parts as text."""
+    lines = []
+    for signs, methods in saved["curves"].items():
+        ratios = [f"{point['ratio']:g} dof" for point in methods["recover"]]
+        lines.append(f"{signs + ' signs':<23}" + "".join(f"{ratio:>9}" for ratio in ratios))
+        for name, points in methods.items():
+            lines.append(f"{name:<23}" + "".join(f"{point['rate']:>9.2f}" for point in points))
+        lines.append("")
+    for row in saved["rows"]:
+        low, high = row["interval"]
+        worst = row["worst_over_oracle"]
+        oracle = "" if worst is None else f"  worst over oracle {worst:.3f}"
+        lines.append(
+            f"{row['name']:<58}{row['successes'] / row['trials']:>6.2f} ({low:.2f} to {high:.2f}), "
+            f"target {row['target']}; starts {row['starts']:.1f}, steps {row['steps']:.0f}, "
+            f"{row['seconds']:.3f} s{oracle}"
+        )
+    return "\n".join(lines)
 
 
 def solvers(rank: int) -> dict[str, jp.Solver]:
@@ -72,33 +115,18 @@ def solvers(rank: int) -> dict[str, jp.Solver]:
     }
 
 
-def run_curves(config: Config) -> dict[str, Any]:
-    """Return the success rates of part (a) by signs, method and ratio."""
-    dim, rank = config.dim, config.rank
-    unknowns = dim * rank - rank * (rank - 1) // 2
-    keys = jax.random.split(jax.random.key(config.seed), config.trials)
-    table: dict[str, Any] = {}
-    for signs in ("mixed", "positive"):
-        for ratio in config.ratios:
-            sample = partial(
-                jp.sample_problem,
-                num_samples=round(ratio * unknowns),
-                dim=dim,
-                rank=rank,
-                signs=signs,
-                condition=1.0,
-            )
-            rates = curve_point(sample, rank, keys)
-            for name, rate in rates.items():
-                row = table.setdefault(signs, {}).setdefault(name, [])
-                row.append({"ratio": ratio, "rate": rate})
-            line = "  ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
-            print(f"{signs:<9}{ratio:>5.2f} dof: {line}", flush=True)
-    return table
-
-
-def curve_point(sample: Any, rank: int, keys: Array) -> dict[str, float]:
+def run_point(config: Config, signs: Signs, ratio: float) -> dict[str, float]:
     """Return the success rate of every method on the problems of one size."""
+    rank = config.rank
+    sample = partial(
+        jp.sample_problem,
+        num_samples=round(ratio * unknowns(config.dim, rank)),
+        dim=config.dim,
+        rank=rank,
+        signs=signs,
+        condition=1.0,
+    )
+    keys = jax.random.split(jax.random.key(config.seed), config.trials)
     problem_keys, solver_keys = jax.vmap(partial(jax.random.split, num=2), out_axes=1)(keys)
     problems = jax.jit(jax.vmap(sample))(problem_keys)
 
@@ -131,30 +159,20 @@ def lbfgs_all(rank: int, liftings: jp.Lifting, targets: Array, keys: Array) -> j
     return jax.lax.map(lambda data: spectral_lbfgs(rank, *data), (liftings, targets, keys))
 
 
-def run_case(case: Case, config: Config) -> dict[str, Any]:
-    """Run one row of part (b) and print it."""
-    outcomes = [
-        case.trial(key) for key in jax.random.split(jax.random.key(config.seed), config.trials)
-    ]
+def run_case(config: Config, case: Case) -> dict[str, Any]:
+    """Return one row of part (b)."""
+    keys = jax.random.split(jax.random.key(config.seed), config.trials)
+    outcomes = [case.trial(key) for key in keys]
     wins = sum(int(outcome.success) for outcome in outcomes)
-    low, high = wilson_interval(wins, config.trials)
-    worst = max(outcome.ratio for outcome in outcomes)
-    row = {
+    worst = np.max([outcome.ratio for outcome in outcomes])
+    return {
         "name": case.name,
         "target": case.target,
         "trials": config.trials,
         "successes": wins,
-        "interval": (low, high),
-        "starts": float(np.mean([outcome.num_starts for outcome in outcomes])),
-        "steps": float(np.median([outcome.num_steps for outcome in outcomes])),
-        "worst_over_oracle": None if math.isnan(worst) else worst,
-        "seconds": float(np.median([outcome.seconds for outcome in outcomes])),
+        "interval": wilson_interval(wins, config.trials),
+        "starts": np.mean([outcome.num_starts for outcome in outcomes]),
+        "steps": np.median([outcome.num_steps for outcome in outcomes]),
+        "worst_over_oracle": None if np.isnan(worst) else worst,
+        "seconds": np.median([outcome.seconds for outcome in outcomes]),
     }
-    oracle = "" if math.isnan(worst) else f"  worst over oracle {worst:.3f}"
-    print(
-        f"{case.name:<58}{wins / config.trials:>6.2f} ({low:.2f} to {high:.2f}), target "
-        f"{case.target}; starts {row['starts']:.1f}, steps {row['steps']:.0f}, "
-        f"{row['seconds']:.3f} s{oracle}",
-        flush=True,
-    )
-    return row

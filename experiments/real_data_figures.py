@@ -1,16 +1,19 @@
 """The figure of the real data, drawn from the saved results only."""
 
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from experiments.figures import STYLES
+
+# The network is fitted by `recover`.
+NETWORK = {"color": STYLES["recover"]["color"], "marker": STYLES["recover"]["marker"]}
+OTHERS = {"color": "#0072B2", "marker": "o", "markerfacecolor": "white"}
 
 
-def plot_scores(data_sets: dict[str, Any], path: Path, num_columns: int = 4) -> None:
+def plot_scores(data_sets: dict[str, Any], num_columns: int = 4) -> Figure:
     """Draw the score of every model with its standard error, a panel a data set."""
     num_columns = min(num_columns, len(data_sets))
     num_rows = -(-len(data_sets) // num_columns)
@@ -26,17 +29,13 @@ def plot_scores(data_sets: dict[str, Any], path: Path, num_columns: int = 4) -> 
         axes.set_visible(False)
     for axes, (name, table) in zip(grid.flat, data_sets.items(), strict=False):
         rows = table["models"]
-        positions = np.arange(len(rows))
-        scores = [row["score"] for row in rows.values()]
-        errors = [row["standard_error"] for row in rows.values()]
-        colours = ["#D55E00" if model.startswith("quadratic") else "#0072B2" for model in rows]
-        axes.hlines(positions, np.subtract(scores, errors), np.add(scores, errors), colours)
-        axes.scatter(scores, positions, c=colours, s=25)
-        axes.set_yticks(positions, list(rows))
+        for position, (model, row) in enumerate(rows.items()):
+            style = NETWORK if model == "quadratic network" else OTHERS
+            axes.errorbar(row["score"], position, xerr=row["standard_error"], **style, ms=5)
+        axes.set_yticks(np.arange(len(rows)), list(rows))
         axes.set_title(f"{name} ({table['num_rows']} x {table['num_inputs']})", fontsize=9)
         axes.set_xlabel("R$^2$" if table["task"] == "regression" else "accuracy", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(axis="x", alpha=0.3)
     grid[0, 0].invert_yaxis()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure

@@ -26,12 +26,15 @@ from jaxpoly.estimator import QuadraticNetworkClassifier, QuadraticNetworkRegres
 PENALTIES = np.logspace(-6, 6, 25)
 
 
-def models(task: Task, *, small: bool, seed: int) -> dict[str, BaseEstimator]:
-    """Return the models of a task by name, not fitted; small ones for a test of a few seconds."""
-    # Regression, the quicker task here, takes twice the sweeps and trees of classification.
-    sweeps, trees, num_inner = (10, 5, 2) if small else (200, 100, 3)
+def models(
+    task: Task, seed: int, *, inner_folds: int = 3, sweeps: int = 200, trees: int = 100
+) -> dict[str, BaseEstimator]:
+    """Return the models of a task by name, not fitted; fewer sweeps and trees are quicker.
+
+    Regression, the quicker task here, takes twice the sweeps and trees of classification.
+    """
     if task == "regression":
-        inner = KFold(num_inner, shuffle=True, random_state=seed)
+        inner = KFold(inner_folds, shuffle=True, random_state=seed)
         linear = standardised(RidgeCV(PENALTIES))
         features = degree_two_features(RidgeCV(PENALTIES))
         kernel = search(
@@ -46,7 +49,7 @@ def models(task: Task, *, small: bool, seed: int) -> dict[str, BaseEstimator]:
         machine, ranks = FactorisationMachineRegressor(2, 2 * sweeps, seed), [2, 4, 8]
         network = QuadraticNetworkRegressor(random_state=seed)
     else:
-        inner = StratifiedKFold(num_inner, shuffle=True, random_state=seed)
+        inner = StratifiedKFold(inner_folds, shuffle=True, random_state=seed)
         logistic = LogisticRegression(max_iter=10_000)
         linear = search(logistic, {"C": np.logspace(-4, 3, 8)}, inner)
         features = degree_two_features(RidgeClassifierCV(PENALTIES))

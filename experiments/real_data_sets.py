@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 Task = Literal["regression", "classification"]
+Name = Literal["diabetes", "auto mpg", "concrete", "meats", "breast cancer", "cells", "digits"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def digits() -> DataSet:
     return DataSet("classification", *load_digits(return_X_y=True))
 
 
-DATA_SETS: dict[str, Callable[[], DataSet]] = {
+DATA_SETS: dict[Name, Callable[[], DataSet]] = {
     "diabetes": diabetes,
     "auto mpg": auto_mpg,
     "concrete": concrete,

@@ -1,11 +1,17 @@
-"""Results on disk: one JSON file an experiment, whole or not there, with its provenance."""
+"""Results on disk: one file an experiment, whole or not there, with its provenance.
+
+A table of a sweep is an `xarray.Dataset` and becomes netCDF; all else becomes JSON.
+"""
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,22 +19,47 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
+
+import jaxpoly
+from experiments.ledger import RefusedError, plain
+
+Results = dict[str, Any] | xr.Dataset
+PACKAGES = ("jaxpoly", "jax", "jaxlib", "optax", "numpy", "scikit-learn", "xarray")
 
 
-def provenance(config: Any, seconds: float) -> dict[str, Any]:
-    """Return what it takes to repeat a run: config, versions, commit, device, dtype, time."""
-    device = jax.devices()[0]
-    packages = ("jaxpoly", "jax", "jaxlib", "optax", "numpy", "scikit-learn")
+def fingerprint(name: str, config: Any) -> dict[str, Any]:
+    """Return what has to agree for two runs to give the same results."""
     return {
+        "experiment": name,
         "config": dataclasses.asdict(config),
-        "versions": {name: version(name) for name in packages}
+        "versions": {package: version(package) for package in PACKAGES}
         | {"python": platform.python_version()},
+        "code": _source_digest(),
+        "dtype": str(jnp.result_type(float)),
+        "platform": jax.default_backend(),
+    }
+
+
+def provenance(name: str, config: Any, seconds: float) -> dict[str, Any]:
+    """Return what it takes to repeat a run: its fingerprint, commit, device and wall time."""
+    device = jax.devices()[0]
+    return fingerprint(name, config) | {
         "commit": _commit(),
         "device": f"{device.device_kind} ({device.platform}) x {jax.device_count()}",
         "cpu_cores": os.cpu_count(),
-        "dtype": str(jnp.result_type(float)),
         "wall_seconds": round(seconds, 2),
     }
+
+
+@cache
+def _source_digest() -> str:
+    """Return a digest of the source of the package and of the experiments."""
+    digest = hashlib.sha256()
+    for folder in (Path(jaxpoly.__file__).parent, Path(__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _commit() -> str:
@@ -43,18 +74,53 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def write(path: Path, payload: dict[str, Any]) -> None:
-    """Write JSON so that a reader or a crash never meets half a file.
+def path_of(results: Results, folder: Path, name: str) -> Path:
+    """Return the file that results are written to."""
+    return folder / (f"{name}.nc" if isinstance(results, xr.Dataset) else f"{name}.json")
+
+
+def write(path: Path, results: Results, provenance: dict[str, Any]) -> None:
+    """Write results so that a reader or a crash never meets half a file.
 
     Raises:
         OSError: the folder cannot be written; an older file is left as it was.
     """
+    if isinstance(results, xr.Dataset):
+        described = results.assign_attrs(provenance=json.dumps(provenance, default=plain))
+        replace_file(path, lambda temporary: described.to_netcdf(temporary, engine="scipy"))
+    else:
+        payload = _finite(
+            json.loads(json.dumps(results | {"provenance": provenance}, default=plain))
+        )
+        text = json.dumps(payload, indent=1, allow_nan=False)
+        replace_file(path, lambda temporary: Path(temporary).write_text(text))
+
+
+def check_free(folder: Path, name: str, config: dict[str, Any]) -> None:
+    """Refuse to write over results of another config, or over a file that is none.
+
+    Raises:
+        RefusedError: naming the file.
+    """
+    for suffix in (".nc", ".json"):
+        path = folder / (name + suffix)
+        if path.exists():
+            try:
+                found = provenance_of(read(path))["config"]
+            except ValueError as error:
+                raise RefusedError(f"{error}; move it away, or use --out") from error
+            if found != json.loads(json.dumps(config, default=plain)):
+                raise RefusedError(f"{path} holds results of another config; use another --out")
+
+
+def replace_file(path: Path, save: Callable[[str], Any]) -> None:
+    """Write a temporary file, bring it to the disk and give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(payload, file, default=_plain, indent=1)
-            file.flush()
+        save(temporary)
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -62,12 +128,33 @@ def write(path: Path, payload: dict[str, Any]) -> None:
         raise
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the payload of a results file."""
-    return json.loads(path.read_text())
+def read(path: Path) -> Results:
+    """Return the results of a file; their provenance is the entry or attribute of that name.
+
+    Raises:
+        ValueError: the file is damaged or no file of results.
+    """
+    try:
+        if path.suffix == ".nc":
+            with xr.open_dataset(path, engine="scipy") as saved:
+                table = saved.load()
+            return table.assign_attrs(provenance=json.loads(table.attrs["provenance"]))
+        payload = json.loads(path.read_text())
+        payload["provenance"]["config"]
+        return payload
+    except (KeyError, TypeError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or no file of results: {error}") from error
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return np.asarray(value).tolist()
-    raise TypeError(f"cannot write a {type(value).__name__} to JSON")
+def provenance_of(saved: Results) -> dict[str, Any]:
+    """Return the provenance of results that were read."""
+    return saved.attrs["provenance"] if isinstance(saved, xr.Dataset) else saved["provenance"]
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by null."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -8,21 +8,23 @@ from PIL import Image
 
 import jaxpoly as jp
 from experiments import energy_model, results
-from experiments.cli import main
+from experiments import energy_model_estimators as estimators
+from experiments.session import Session
 
-SMALL = "--size 8 --sample-sizes 1000 3000 --num-test 1000 --repeats 3"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    main(["energy-model", *SMALL.split(), "--out", str(folder)])
-    return folder
+SMOKE = energy_model.PRESETS["smoke"]
 
 
 @pytest.fixture(scope="module")
-def saved(folder):
-    return results.read(folder / "energy-model.json")
+def session():
+    return Session()
+
+
+@pytest.fixture(scope="module")
+def saved(session, tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "energy-model.json"
+    found = energy_model.run(SMOKE, session)
+    results.write(path, found, results.provenance("energy-model", SMOKE, 0.0))
+    return results.read(path)
 
 
 def angles(saved, kind):
@@ -57,7 +59,7 @@ def test_stc_finds_the_filters_blurred_by_the_covariance_of_the_stimuli():
     covariance = energy_model.stimulus_covariance("1/f", truth)
     inputs = energy_model.sample_stimuli(jax.random.key(0), 20000, covariance)
     rates = energy_model.response(config, inputs, truth)
-    estimate = energy_model.spike_triggered_covariance(inputs, rates, np.eye(64))
+    estimate = estimators.spike_triggered_covariance(inputs, rates, np.eye(64))
     blurred = jp.LowRank(jnp.asarray(covariance @ truth.T), jnp.ones(3))
     sharp = jp.LowRank(jnp.asarray(truth.T), jnp.ones(3))
     assert np.degrees(jp.subspace_angle(estimate.value, blurred)) < 8
@@ -77,7 +79,7 @@ def test_correlated_stimuli_drive_the_excitatory_filters_like_white_ones():
     assert energies[:2].mean() == pytest.approx(1)
     inputs = energy_model.sample_stimuli(jax.random.key(1), 50000, covariance)
     np.testing.assert_allclose(inputs.T @ inputs / 50000, covariance, atol=0.03 * covariance.max())
-    whiten = energy_model.whitening(inputs)
+    whiten = estimators.whitening(inputs)
     np.testing.assert_allclose(whiten @ np.cov(inputs.T) @ whiten, np.eye(64), atol=1e-10)
 
 
@@ -92,31 +94,32 @@ def test_both_kinds_of_noise_have_the_rate_as_mean_and_its_mean_as_variance():
 def test_alignment_undoes_order_sign_and_rotation_in_the_excitatory_plane():
     truth = energy_model.gabor_filters(8)
     turned = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, -1]]) @ truth
-    aligned = energy_model.align(turned[[2, 1, 0]], np.array([-2.0, 1.0, 1.1]), truth)
+    aligned = estimators.align(turned[[2, 1, 0]], np.array([-2.0, 1.0, 1.1]), truth)
     np.testing.assert_allclose(aligned, truth, atol=1e-12)
 
 
 def test_alignment_does_not_turn_the_suppressive_filter_into_the_plane():
     truth = energy_model.gabor_filters(8)
-    aligned = energy_model.align(truth, np.array([1.0, -1.0, 1.0]), truth)
+    aligned = estimators.align(truth, np.array([1.0, -1.0, 1.0]), truth)
     assert abs(aligned[2] @ truth[2]) < 1e-12
 
 
-def test_results_carry_their_provenance(saved):
-    provenance = saved["provenance"]
-    assert provenance["config"]["sample_sizes"] == [1000, 3000]
-    assert provenance["dtype"] == "float64"
-    assert {"jax", "jaxpoly", "python"} <= set(provenance["versions"])
+def test_nothing_finished_is_computed_again(saved, session, monkeypatch):
+    monkeypatch.delattr(energy_model, "learn")
+    found = energy_model.run(SMOKE, session)
+    assert found == {key: saved[key] for key in found}
 
 
-def test_the_report_prints_the_saved_medians(saved):
-    text = energy_model.report(saved)
+def test_the_table_prints_the_saved_medians(saved):
+    text = energy_model.table(saved)
     assert f"{np.median(angles(saved, '1/f')['jaxpoly']):.3g}" in text
     assert "STATIONARY" in text
 
 
-@pytest.mark.parametrize("name", ["filters", "error"])
-def test_figures_are_pictures_with_content(folder, name):
-    with Image.open(folder / f"energy-model-{name}.png") as picture:
-        assert picture.width > 600
-        assert np.asarray(picture.convert("L")).std() > 10
+def test_figures_are_pictures_with_content(saved, tmp_path):
+    energy_model.draw(saved, tmp_path)
+    for name in ("filters", "error"):
+        assert (tmp_path / f"energy-model-{name}.svg").stat().st_size > 0
+        with Image.open(tmp_path / f"energy-model-{name}.png") as picture:
+            assert picture.width > 600
+            assert np.asarray(picture.convert("L")).std() > 10

@@ -1,4 +1,4 @@
-"""The experiments run at their smallest size and write what they print."""
+"""The quickstart runs at its smallest size and writes what it prints."""
 
 import json
 
@@ -6,21 +6,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import quickstart, recovery, results
+from experiments import quickstart, results
 from experiments.cli import main
+from experiments.ledger import Ledger
+from experiments.session import Session
 
-SMALL = "--dim 12 --rank 2 --digits-rank 2 --digits-components 8 --digits-steps 20 --repeats 1"
+SMOKE = quickstart.PRESETS["smoke"]
 
 
 @pytest.fixture(scope="module")
-def quickstart_folder(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    main(["quickstart", *SMALL.split(), "--out", str(folder)])
+    assert main(["quickstart", "--preset", "smoke", "--out", str(folder), "--quiet"]) == 0
     return folder
 
 
-def test_quickstart_learns_the_planted_network_with_all_three_algorithms(quickstart_folder):
-    saved = results.read(quickstart_folder / "quickstart.json")
+@pytest.fixture(scope="module")
+def saved(folder):
+    return results.read(folder / "quickstart.json")
+
+
+def test_quickstart_learns_the_planted_network_with_all_three_algorithms(saved):
     rows = saved["planted"]["solvers"]
     assert list(rows) == ["EP-ROM", "AP-ROM", "factored descent"]
     for row in rows.values():
@@ -30,30 +36,47 @@ def test_quickstart_learns_the_planted_network_with_all_three_algorithms(quickst
         assert row["errors"][-1] == pytest.approx(row["error"], rel=1e-3, abs=1e-13)
 
 
-def test_quickstart_reads_digits_better_than_chance_even_when_tiny(quickstart_folder):
-    digits = results.read(quickstart_folder / "quickstart.json")["digits"]
+def test_quickstart_reads_digits_better_than_chance_even_when_tiny(saved):
+    digits = saved["digits"]
     assert digits["accuracy"]["quadratic networks"] > 0.7
     assert digits["accuracy"]["ridge classifier"] > 0.85
     assert np.shape(digits["patterns"]) == (10, 2, 8, 8)
     assert digits["num_train"] + digits["num_test"] == 1797
 
 
-def test_quickstart_prints_the_saved_numbers(quickstart_folder):
-    saved = results.read(quickstart_folder / "quickstart.json")
-    text = quickstart.report(saved)
+def test_quickstart_prints_the_saved_numbers(saved):
+    text = quickstart.table(saved)
     assert f"{saved['digits']['accuracy']['quadratic networks']:.3f}" in text
     assert "CONVERGED" in text
 
 
-def test_quickstart_figures_are_pictures_with_content(quickstart_folder):
+def test_a_solver_that_ends_in_nan_is_told_as_such(saved, tmp_path):
+    row = saved["planted"]["solvers"]["EP-ROM"] | {"error": None, "errors": [0.5, None]}
+    planted = saved["planted"] | {"solvers": {"EP-ROM": row}}
+    text = quickstart.table(saved | {"planted": planted})
+    assert text.splitlines()[2].split()[1] == "nan"
+    quickstart.draw(saved | {"planted": planted}, tmp_path)
+
+
+def test_quickstart_goes_on_from_its_ledger(saved, folder):
+    marks = results.fingerprint("quickstart", SMOKE)
+    ledger = Ledger(folder / "quickstart.db", marks, resume=True)
+    # Seconds would differ if anything were computed again.
+    found = quickstart.run(SMOKE, Session(ledger))
+    ledger.close()
+    assert found == {key: saved[key] for key in found}
+
+
+def test_quickstart_figures_are_pictures_with_content(folder):
     for name in ("convergence", "neurons"):
-        with Image.open(quickstart_folder / f"quickstart-{name}.png") as picture:
+        assert (folder / f"quickstart-{name}.svg").stat().st_size > 0
+        with Image.open(folder / f"quickstart-{name}.png") as picture:
             assert picture.width > 600
             assert np.asarray(picture.convert("L")).std() > 10
 
 
-def test_results_carry_their_provenance(quickstart_folder):
-    provenance = results.read(quickstart_folder / "quickstart.json")["provenance"]
+def test_results_carry_their_provenance(saved):
+    provenance = saved["provenance"]
     assert provenance["config"]["dim"] == 12
     assert provenance["dtype"] == "float64"
     assert {"jax", "jaxpoly", "python"} <= set(provenance["versions"])
@@ -61,10 +84,10 @@ def test_results_carry_their_provenance(quickstart_folder):
 
 def test_an_interrupted_write_leaves_the_former_file_whole(tmp_path):
     path = tmp_path / "table.json"
-    results.write(path, {"value": 1})
+    results.write(path, {"value": 1}, {"config": {}})
     with pytest.raises(TypeError, match="cannot write"):
-        results.write(path, {"value": object()})
-    assert json.loads(path.read_text()) == {"value": 1}
+        results.write(path, {"value": object()}, {"config": {}})
+    assert json.loads(path.read_text()) == {"value": 1, "provenance": {"config": {}}}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -75,19 +98,3 @@ def test_whitened_components_are_white_and_map_back():
     assert whiten.shape == (6, 5)
     np.testing.assert_allclose(white.T @ white / 50, np.eye(5), atol=1e-12)
     np.testing.assert_allclose(white @ unwhiten + mean, images, atol=1e-12)
-
-
-def test_recovery_counts_successes_of_a_solver_that_finds_all():
-    setting = recovery.default_settings()[-3]
-    assert int(recovery.successes(setting, trials=3, seed=0).sum()) == 3
-
-
-def test_recovery_counts_no_success_of_a_solver_that_diverges():
-    setting = recovery.paper_settings()[-1]._replace(num_samples=300)
-    assert int(recovery.successes(setting, trials=2, seed=0).sum()) == 0
-
-
-def test_wilson_interval_is_the_textbook_one():
-    low, high = recovery.wilson_interval(8, 10)
-    assert (low, high) == pytest.approx((0.490, 0.943), abs=1e-3)
-    assert recovery.wilson_interval(0, 10)[0] == 0

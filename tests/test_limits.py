@@ -7,40 +7,71 @@ import pytest
 from PIL import Image
 
 import jaxpoly as jp
-from experiments import limits_cases, results
-from experiments.cli import main
+from experiments import limits, limits_cases, results
+from experiments.session import Session
+
+SMOKE = limits.PRESETS["smoke"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("limits")
-    sizes = "--trials 4 --dim 10 --rank 1 --ratios 3.0 --only uniform"
-    main(["limits", *sizes.split(), "--out", str(folder)])
-    return folder
+def session():
+    return Session()
 
 
-def test_every_method_is_counted_for_both_signs(folder):
-    curves = results.read(folder / "limits.json")["curves"]
+@pytest.fixture(scope="module")
+def found(session):
+    return limits.run(SMOKE, session)
+
+
+@pytest.fixture
+def saved(found, tmp_path):
+    results.write(tmp_path / "limits.json", found, results.provenance("limits", SMOKE, 0.0))
+    return results.read(tmp_path / "limits.json")
+
+
+def test_every_method_is_counted_for_both_signs(saved):
+    curves = saved["curves"]
     assert set(curves) == {"mixed", "positive"}
     for methods in curves.values():
         assert len(methods) == 6
         for points in methods.values():
-            assert [point["ratio"] for point in points] == [3.0]
+            assert [point["ratio"] for point in points] == [2.0]
             assert points[0]["rate"] in np.arange(5) / 4
         assert methods["recover"][0]["rate"] == 1
 
 
-def test_a_row_tells_successes_with_their_interval(folder):
-    saved = results.read(folder / "limits.json")
+def test_a_row_tells_successes_with_their_interval(saved):
     (row,) = saved["rows"]
     assert row["successes"] == row["trials"] == 4
     assert row["interval"][0] < 1 <= row["interval"][1] + 1e-12
     assert row["worst_over_oracle"] is None
-    assert saved["provenance"]["config"]["only"] == "uniform"
+    assert "uniform" in row["name"]
 
 
-def test_the_figure_is_a_picture_with_content(folder):
-    with Image.open(folder / "limits.png") as picture:
+def test_nothing_finished_is_computed_again(found, session):
+    # Seconds would differ.
+    assert limits.run(SMOKE, session) == found
+
+
+def test_the_table_prints_the_saved_numbers(saved):
+    lines = limits.table(saved).splitlines()
+    assert "2 dof" in lines[0]
+    assert len([line for line in lines if line.split()[:2] == ["recover", "1.00"]]) == 2
+    assert lines[-1].startswith(saved["rows"][0]["name"])
+    assert "oracle" not in lines[-1]
+
+
+def test_rows_without_curves_make_a_table_and_no_figure(saved, tmp_path):
+    rows_only = saved | {"curves": {}}
+    limits.draw(rows_only, tmp_path)
+    assert limits.table(rows_only) in limits.table(saved)
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_the_figure_is_a_picture_with_content(saved, tmp_path):
+    limits.draw(saved, tmp_path)
+    assert (tmp_path / "limits.svg").stat().st_size > 0
+    with Image.open(tmp_path / "limits.png") as picture:
         assert picture.width > 600
         assert np.asarray(picture.convert("L")).std() > 10
 

