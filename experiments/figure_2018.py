@@ -13,7 +13,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments import convergence, figures, running_time
+from experiments.convergence import Config as ConvergenceConfig
 from experiments.problems import Cell
+from experiments.running_time import Config as RunningTimeConfig
 from experiments.session import Session
 from experiments.sweep import sweep
 
@@ -25,8 +27,6 @@ PUBLISHED = {
     "convex": {3500: 0.24, 5000: 0.78, 6500: 1.0, 8000: 1.0},
 }
 PUBLISHED_TRIALS = 50
-PAPER_SOLVERS = ("EP-ROM, paper", "AP-ROM, paper, Krylov head")
-SOLVERS = ("EP-ROM", "AP-ROM", "factored descent", "Gauss-Newton")
 SUCCESS = 0.05
 
 
@@ -40,25 +40,31 @@ class Config:
     """Neurons r of panel (a)."""
     samples: tuple[int, ...] = (3500, 5000, 6500, 8000)
     """Samples m for the paper's setting."""
+    paper_solvers: tuple[str, ...] = ("EP-ROM, paper", "AP-ROM, paper, Krylov head")
+    """Names of solvers in the paper's setting, see experiments/problems.py."""
     fewer_samples: tuple[int, ...] = (600, 740, 980, 1470)
     """Samples m for the kit's defaults."""
+    solvers: tuple[str, ...] = ("EP-ROM", "AP-ROM", "factored descent", "Gauss-Newton")
+    """Names of the kit's defaults."""
     trials: int = 50
     """Problems a point."""
     seed: int = 0
     """Seed of everything random."""
-    convergence: convergence.Config = convergence.PRESETS["paper"]
+    convergence: ConvergenceConfig = convergence.PRESETS["paper"]
     """Panel (b)."""
-    running_time: running_time.Config = running_time.PRESETS["paper"]
+    running_time: RunningTimeConfig = running_time.PRESETS["paper"]
     """Panel (c)."""
 
 
 PRESETS = {
     "smoke": Config(
-        dim=10,
+        dim=6,
         rank=1,
-        samples=(150, 600),
-        fewer_samples=(30, 80),
-        trials=4,
+        samples=(150, 190),
+        paper_solvers=("EP-ROM, paper",),
+        fewer_samples=(15, 40),
+        solvers=("Gauss-Newton",),
+        trials=6,
         convergence=convergence.PRESETS["smoke"],
         running_time=running_time.PRESETS["smoke"],
     ),
@@ -70,8 +76,8 @@ PRESETS = {
 def run(config: Config, session: Session | None = None) -> dict[str, Any]:
     """Return the three panels."""
     session = session or Session()
-    kinds = [(solver, m, 300, 1e-3) for solver in PAPER_SOLVERS for m in config.samples]
-    kinds += [(solver, m, 500, 1e-6) for solver in SOLVERS for m in config.fewer_samples]
+    kinds = [(solver, m, 300, 1e-3) for solver in config.paper_solvers for m in config.samples]
+    kinds += [(solver, m, 500, 1e-6) for solver in config.solvers for m in config.fewer_samples]
     cells = [
         Cell(solver, config.dim, config.rank, m, "positive", max_steps=steps, rtol=rtol)
         for solver, m, steps, rtol in kinds
@@ -93,21 +99,18 @@ def draw_phase_transition(axes: Axes, saved: dict[str, Any]) -> None:
     """Draw panel (a): ours as lines with bands, the published rates as hollow markers."""
     config = saved["provenance"]["config"]
     part = saved["phase_transition"]
-    for solver, label in zip(PAPER_SOLVERS, ("EP-ROM", "AP-ROM"), strict=True):
+    for solver in config["paper_solvers"]:
+        name = solver.split(",")[0]
         across, rates = curve(saved, solver)
-        figures.plot_rates(axes, across, rates, config["trials"], label)
-        published = part["published"][label]
-        style = figures.STYLES[label] | {"linestyle": "none", "fillstyle": "none", "ms": 10}
-        axes.plot(
-            [int(m) for m in published],
-            list(published.values()),
-            label=f"{label}, published",
-            **style,
-        )
+        figures.plot_rates(axes, across, rates, config["trials"], name, label=f"{name}, paper")
+        published = part["published"][name]
+        style = figures.STYLES[name] | {"linestyle": "none", "fillstyle": "none", "ms": 10}
+        samples = [int(m) for m in published]
+        axes.plot(samples, list(published.values()), label=f"{name}, published", **style)
     across, rates = curve(saved, "Gauss-Newton")
     figures.plot_rates(axes, across, rates, config["trials"], "Gauss-Newton")
     axes.set_xscale("log")
-    ticks = [m for m in (500, 1000, 2000, 4000, 8000) if min(across) <= m]
+    ticks = [m for m in (500, 1000, 2000, 4000, 8000) if min(across) <= 2 * m]
     axes.set_xticks(ticks, [str(m) for m in ticks])
     axes.minorticks_off()
     axes.set_xlabel("samples m")

@@ -36,14 +36,16 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     plt.close(figure)
 
 
-def plot_rates(axes: Axes, across: ArrayLike, rates: ArrayLike, trials: int, name: str) -> None:
-    """Draw the success rates of a method with their 95 % bands."""
+def plot_rates(
+    axes: Axes, across: ArrayLike, rates: ArrayLike, trials: int, name: str, label: str = ""
+) -> None:
+    """Draw the success rates of a method, in its style, with their 95 % bands."""
     style = STYLES[name]
     wins = np.round(np.asarray(rates) * trials).astype(int)
     bands = [wilson_interval(count, trials) for count in wins.tolist()]
     low, high = zip(*bands, strict=True)
     axes.fill_between(across, low, high, color=style["color"], alpha=0.12, lw=0)
-    axes.plot(across, rates, label=name, ms=5, **style)
+    axes.plot(across, rates, label=label or name, ms=5, **style)
 
 
 def wilson_interval(wins: int, trials: int) -> tuple[float, float]:

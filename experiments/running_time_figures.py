@@ -25,7 +25,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def draw_error(axes: Axes, saved: dict[str, Any], seconds: bool = False) -> None:
     """Draw the error at the largest p by step or by seconds, and where the published runs ended."""
     panel = saved["sizes"][-1]
-    last = max(len(row["errors"]) for row in panel["solvers"].values()) - 1
     for name, row in panel["solvers"].items():
         errors = np.asarray(row["errors"], float)
         across = row["elapsed"] if seconds else np.arange(len(errors))
@@ -38,10 +37,24 @@ def draw_error(axes: Axes, saved: dict[str, Any], seconds: bool = False) -> None
     for name, row in saved["published"].items():
         if row["log10_error"] is None:
             if seconds:
-                axes.axvline(row["seconds"], color="0.4", ls=":", lw=1, label=f"{name}, published")
+                axes.axvline(row["seconds"], color="0.4", ls=":", lw=1)
+                where, offset = (row["seconds"], 1e-6), (-3, 0)
+                axes.annotate(
+                    f"{name}, published, {row['seconds']} s",
+                    where,
+                    xytext=offset,
+                    textcoords="offset points",
+                    rotation=90,
+                    ha="right",
+                    va="center",
+                    fontsize=7,
+                )
             continue
         style = _published(name)
-        across, error = row["seconds"] if seconds else last, 10 ** row["log10_error"]
+        across, error = (
+            row["seconds"] if seconds else saved["published_steps"],
+            10 ** row["log10_error"],
+        )
         label = f"{name}, published, {row['seconds']} s"
         axes.plot([across], [error], label=label, clip_on=False, zorder=5, **style)
     axes.set_yscale("log")
@@ -55,7 +68,7 @@ def draw_error(axes: Axes, saved: dict[str, Any], seconds: bool = False) -> None
         fontsize=10,
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=6.5, loc="lower right")
+    axes.legend(fontsize=6.5, loc="lower right", markerscale=0.7)
 
 
 def is_asymmetric(row: dict[str, Any]) -> bool:

@@ -110,18 +110,17 @@ def _workers(queue: Queue, session: Session) -> Iterator[Iterator[dict[str, Any]
     def batches() -> Iterator[dict[str, Any]]:
         running = len(threads)
         while running:
-            batch: dict[str, Any] = {}
-            message = inbox.get()
-            while message is not None:
-                if isinstance(message, BaseException):
-                    raise message
+            message, batch = inbox.get(), {}
+            while isinstance(message, dict):
                 batch |= message
-                if inbox.empty():
+                message = {} if inbox.empty() else inbox.get()
+                if not message:
                     break
-                message = inbox.get()
-            running -= message is None
             if batch:
                 yield batch
+            if isinstance(message, BaseException):
+                raise message
+            running -= message is None
 
     for thread in threads:
         thread.start()
@@ -131,6 +130,13 @@ def _workers(queue: Queue, session: Session) -> Iterator[Iterator[dict[str, Any]
         queue.close()
         for thread in threads:
             thread.join()
+        # After an interruption: what the workers have finished since.
+        rest: dict[str, Any] = {}
+        while not inbox.empty():
+            message = inbox.get()
+            rest |= message if isinstance(message, dict) else {}
+        if rest:
+            session.ledger.add(rest)
 
 
 def _collect(name: str, cells: list[Cell], trials: int, ledger: Ledger) -> xr.Dataset:

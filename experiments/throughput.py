@@ -32,7 +32,7 @@ class Config:
     """Neurons r."""
     num_samples: int = 300
     """Samples m."""
-    trials: int = 256
+    trials: int = 512
     """Problems."""
     max_steps: int = 4000
     """Steps at most."""
@@ -76,7 +76,6 @@ def timed(config: Config, executor: Executor, devices: int | None) -> dict[str, 
         config.dim,
         config.rank,
         config.num_samples,
-        condition=1.0,
         max_steps=config.max_steps,
     )
     seconds = []

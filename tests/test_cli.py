@@ -16,6 +16,9 @@ from PIL import Image
 from experiments import registry, results
 from experiments.cli import main
 
+# One worker runs what the fixture computes, once.
+pytestmark = pytest.mark.xdist_group("cli")
+
 ROOT = Path(__file__).parents[1]
 SMALL = ["phase-transition", "--preset", "smoke", "--quiet"]
 

@@ -11,6 +11,9 @@ from experiments import energy_model, results
 from experiments import energy_model_estimators as estimators
 from experiments.session import Session
 
+# One worker runs what the fixture computes, once.
+pytestmark = pytest.mark.xdist_group("energy-model")
+
 SMOKE = energy_model.PRESETS["smoke"]
 
 

@@ -11,6 +11,9 @@ from experiments.cli import main
 from experiments.ledger import Ledger
 from experiments.session import Session
 
+# One worker runs what the fixture computes, once.
+pytestmark = pytest.mark.xdist_group("quickstart")
+
 SMOKE = quickstart.PRESETS["smoke"]
 
 

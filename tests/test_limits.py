@@ -10,6 +10,9 @@ import jaxpoly as jp
 from experiments import limits, limits_cases, results
 from experiments.session import Session
 
+# One worker runs what the fixture computes, once.
+pytestmark = pytest.mark.xdist_group("limits")
+
 SMOKE = limits.PRESETS["smoke"]
 
 

@@ -14,6 +14,9 @@ from experiments.real_data_models import models, num_parameters
 from experiments.real_data_sets import DATA_SETS
 from experiments.session import Session
 
+# One worker runs what the fixture computes, once.
+pytestmark = pytest.mark.xdist_group("real-data")
+
 SMOKE = real_data.PRESETS["smoke"]
 
 

@@ -13,6 +13,9 @@ from PIL import Image
 from experiments import noise, phase_transition, registry, results
 from experiments.session import Session
 
+# One worker runs what the fixture computes, once.
+pytestmark = pytest.mark.xdist_group("sweeps")
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("phase-transition", "noise", "conditioning", "input-laws", "throughput")
 

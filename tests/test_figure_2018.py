@@ -10,26 +10,23 @@ import pytest
 from PIL import Image
 
 import jaxpoly as jp
-from experiments import convergence, running_time
+from experiments import convergence, figure_2018, results, running_time
 from experiments.ledger import plain
 from experiments.session import Session
 
-
-def through_json(payload):
-    return json.loads(json.dumps(payload, default=plain))
-
-
-@pytest.fixture(scope="module")
-def converged():
-    return through_json(convergence.run(convergence.PRESETS["smoke"]))
+# One worker runs what the fixture computes, once.
+pytestmark = pytest.mark.xdist_group("figure-2018")
 
 
 @pytest.fixture(scope="module")
-def raced():
+def saved():
+    """The three panels; one run serves all tests of this file."""
+    config = figure_2018.PRESETS["smoke"]
     session = Session()
-    payload = running_time.run(running_time.PRESETS["smoke"], session)
-    assert payload == running_time.run(running_time.PRESETS["smoke"], session)
-    return through_json(payload)
+    found = figure_2018.run(config, session)
+    assert found == figure_2018.run(config, session)
+    marks = results.provenance("figure-2018", config, 1.0)
+    return json.loads(json.dumps(found | {"provenance": marks}, default=plain))
 
 
 def check_picture(path):
@@ -39,8 +36,36 @@ def check_picture(path):
     assert path.with_suffix(".svg").stat().st_size > 10000
 
 
-def test_without_noise_errors_fall_on_a_straight_line_to_rounding(converged):
-    row = converged["exact"]["solvers"]["EP-ROM"]
+def test_the_published_numbers_stand_beside_ours(saved, tmp_path):
+    figure_2018.draw(saved, tmp_path)
+    check_picture(tmp_path / "figure-2018.png")
+    text = figure_2018.table(saved)
+    for part in ("(a) share of 6", "(b) Noise of sd 0.1", "(c) p = 48", "2445", "-1.45"):
+        assert part in text
+    rows = {
+        (row["solver"], row["num_samples"]): row["wins"]
+        for row in saved["phase_transition"]["rows"]
+    }
+    assert rows["EP-ROM, paper", 190] >= 4
+    assert rows["Gauss-Newton", 40] >= 5
+    published = saved["phase_transition"]["published"]
+    assert list(published["EP-ROM"].values()) == [0.0, 0.0, 0.4, 1.0]
+    assert list(published["AP-ROM"].values()) == [0.0, 0.0, 0.2, 0.98]
+
+
+def test_convergence_is_linear_without_noise_and_ends_at_the_noise_with_it(saved, tmp_path):
+    saved = figure_2018.inner(saved, "convergence")
+    check_straight_lines(saved)
+    check_gauss_newton(saved)
+    check_floors(saved)
+    convergence.draw(saved, tmp_path)
+    for name in ("convergence-loss", "convergence-error"):
+        check_picture(tmp_path / f"{name}.png")
+    assert "EP-ROM, paper" in convergence.table(saved)
+
+
+def check_straight_lines(saved):
+    row = saved["exact"]["solvers"]["EP-ROM"]
     assert len(row["fits"]) == len(row["errors"]) == 2
     for errors, fit in zip(row["errors"], row["fits"], strict=True):
         assert fit["r_squared"] >= 0.98
@@ -49,8 +74,8 @@ def test_without_noise_errors_fall_on_a_straight_line_to_rounding(converged):
         assert errors[-1] < 1e-10
 
 
-def test_gauss_newton_more_than_doubles_its_digits_near_the_end_and_has_no_rate(converged):
-    row = converged["exact"]["solvers"]["Gauss-Newton"]
+def check_gauss_newton(saved):
+    row = saved["exact"]["solvers"]["Gauss-Newton"]
     assert row["order"] == "quadratic"
     assert row["fits"] == []
     for errors in row["errors"]:
@@ -59,8 +84,8 @@ def test_gauss_newton_more_than_doubles_its_digits_near_the_end_and_has_no_rate(
         assert np.max(digits[1:] - digits[:-1]) > 4
 
 
-def test_with_noise_the_loss_falls_to_that_of_a_least_squares_fit(converged):
-    noisy = converged["noisy"]
+def check_floors(saved):
+    noisy = saved["noisy"]
     assert noisy["noise_loss"] == pytest.approx(0.005)
     for row in noisy["solvers"].values():
         assert row["floor"] == pytest.approx(noisy["expected_loss"], rel=0.1)
@@ -81,15 +106,25 @@ def test_a_fit_takes_only_what_lies_between_the_first_steps_and_rounding():
     assert convergence.linear_fit(np.full(100, math.nan)) is None
 
 
-def test_errors_of_ep_rom_fall_with_every_step_and_do_not_level_off(raced):
-    errors = np.asarray(raced["sizes"][-1]["solvers"]["EP-ROM"]["errors"])
+def test_running_time_tells_errors_that_fall_and_seconds_that_add_up(saved, tmp_path):
+    saved = figure_2018.inner(saved, "running_time")
+    check_errors(saved)
+    check_seconds(saved)
+    check_published(saved)
+    running_time.draw(saved, tmp_path)
+    for name in ("running-time-error", "running-time-cost"):
+        check_picture(tmp_path / f"{name}.png")
+
+
+def check_errors(saved):
+    errors = np.asarray(saved["sizes"][-1]["solvers"]["EP-ROM"]["errors"])
     assert len(errors) == 16
     assert np.all(np.diff(errors) < 0)
     assert errors[-1] < 0.5 * errors[-3] < 1e-2
 
 
-def test_seconds_add_up(raced):
-    for size in raced["sizes"]:
+def check_seconds(saved):
+    for size in saved["sizes"]:
         for row in size["solvers"].values():
             assert len(row["elapsed"]) == len(row["errors"])
             steps = np.diff(row["elapsed"])
@@ -98,17 +133,17 @@ def test_seconds_add_up(raced):
             assert row["total_seconds"] == row["elapsed"][-1]
             if row["goal_seconds"] is not None:
                 first = row["elapsed"].index(row["goal_seconds"])
-                assert row["errors"][first] <= raced["goal"] < row["errors"][first - 1]
-    assert set(raced["exponents"]) == {"EP-ROM"}
+                assert row["errors"][first] <= saved["goal"] < row["errors"][first - 1]
+    assert set(saved["exponents"]) == {"EP-ROM"}
 
 
-def test_the_published_numbers_are_kept_beside_ours(raced):
-    published = raced["published"]
+def check_published(saved):
+    published = saved["published"]
     assert published["EP-ROM"] == {"seconds": 2445, "log10_error": -2.31}
     assert published["AP-ROM"] == {"seconds": 1191, "log10_error": -1.45}
     assert published["gFM"] == {"seconds": 4290, "log10_error": -2.19}
     assert published["convex"]["seconds"] == 4246
-    text = running_time.table(raced)
+    text = running_time.table(saved)
     for number in ("2445", "1191", "4290", "4246", "-2.31", "-1.45", "-2.19"):
         assert number in text
 
@@ -139,12 +174,3 @@ def test_a_head_of_the_same_depth_on_both_sides_does_not_level_off():
     _, record = jp.trajectory(solver, *data, num_steps=60)
     last = jax.tree.map(lambda values: values[-1], record.estimate)
     assert jp.relative_error(last, problem.truth) < 1e-8
-
-
-def test_the_figures_are_pictures_with_content(converged, raced, tmp_path):
-    convergence.draw(converged, tmp_path)
-    running_time.draw(raced, tmp_path)
-    names = "convergence-loss", "convergence-error", "running-time-error", "running-time-cost"
-    for name in names:
-        check_picture(tmp_path / f"{name}.png")
-    assert "EP-ROM, paper" in convergence.table(converged)
