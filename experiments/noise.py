@@ -109,7 +109,8 @@ def draw(saved: xr.Dataset, folder: Path) -> None:
                 line = (by == height).values
                 axes.plot(across[line], typical(part)[line], **style)
                 axes.plot(across[line], theory(part)[line], color="0.4", lw=1, zorder=0)
-                if solver == config["solvers"][0]:
+                crowded = axes is left and height not in (by.min(), by.max())
+                if solver == config["solvers"][0] and not crowded:
                     name = f"m = {height / dof:.3g} dof" if axes is left else f"{height:g}"
                     axes.annotate(
                         name,
@@ -130,11 +131,13 @@ def draw(saved: xr.Dataset, folder: Path) -> None:
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
         axes.margins(x=0.14)
+    right.set_xticks(config["ratios"], [f"{ratio:g}" for ratio in config["ratios"]])
+    right.minorticks_off()
     left.set_ylabel(r"median relative error $\|L - L^*\|_F / \|L^*\|_F$")
     left.legend(fontsize=9)
     figure.suptitle(
         f"p = {config['dim']}, r = {config['rank']}, mixed signs, {config['trials']} problems "
-        r"a point; theory $\sigma\,(dof / (2 (m - dof)))^{1/2}$",
+        r"a point; theory $\sigma\,(dof / (2 r (m - dof)))^{1/2}$",
         fontsize=10,
     )
     figures.save(figure, folder, "noise")

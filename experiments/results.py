@@ -122,6 +122,10 @@ def replace_file(path: Path, save: Callable[[str], Any]) -> None:
         save(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        # Temporary files are for their owner alone; results are as open as other files.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

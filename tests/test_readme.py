@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from experiments import registry
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -14,6 +16,21 @@ def test_python_blocks_run_and_print_what_they_say():
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert namespace["error"] < 1e-5
+
+
+def test_the_python_block_of_the_page_on_experiments_runs():
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    namespace: dict = {}
+    exec(compile(block, "experiments.md", "exec"), namespace)
+    assert namespace["success"].shape == (3,)
+    assert namespace["success"][-1] >= 0.5
+
+
+def test_the_page_on_experiments_names_every_command():
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    for name in registry.NAMES:
+        assert f"| `{name}` |" in page
 
 
 def test_ci_runs_the_test_command_of_the_readme():
