@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,7 +12,7 @@ import jax
 import tyro
 
 from experiments import registry, report, results
-from experiments.ledger import Ledger, RefusedError
+from experiments.ledger import Ledger, RefusedError, set_aside
 from experiments.session import Executor, Session
 
 Preset = Literal["smoke", "paper", "full"]
@@ -52,21 +52,22 @@ def run_experiment(name: str, args: Sequence[str]) -> None:
     module = registry.experiment(name)
     config, options = parse(name, module, args)
     jax.config.update("jax_enable_x64", True)
-    path = options.out / f"{name}.db"
-    marks = results.fingerprint(name, config)
+    session = Session(executor=options.executor, devices=options.devices, quiet=options.quiet)
+    marks = results.fingerprint(name, config) | {"executor": session.chosen_executor}
     results.check_free(options.out, name, marks["config"])
-    ledger = Ledger(path, marks, options.resume, options.force)
+    ledger = Ledger(options.out / f"{name}.db", marks, options.resume, options.force)
     try:
-        session = Session(ledger, options.executor, options.devices, options.quiet)
-        found = module.run(config, session)
+        found = module.run(config, replace(session, ledger=ledger))
         target = results.path_of(found, options.out, name)
-        results.write(target, found, results.provenance(name, config, ledger.seconds))
+        if ledger.is_new and target.exists():
+            set_aside(target)
+        results.write(target, found, results.provenance(ledger.fingerprints, ledger.seconds))
         ledger.finish()
+        saved = results.read(target)
+        module.draw(saved, options.out)
+        print(module.table(saved))
     finally:
         ledger.close()
-    saved = results.read(target)
-    module.draw(saved, options.out)
-    print(module.table(saved))
     print(f"\nResults and figures: {options.out}/{name}*")
 
 
@@ -109,7 +110,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if name != "report" and name not in registry.NAMES:
         print(f"no experiment is called {name!r}; there are:\n{listing()}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end)
     try:
         if name == "report":
             page = tyro.cli(report.write_page, prog="python -m experiments report", args=rest)
@@ -119,16 +122,19 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except (RefusedError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last finished part", file=sys.stderr)
-        return 130
     return 0
 
 
-def _terminate(number: int, frame: object) -> None:
-    """End as after an interrupt: the ledger holds what is finished."""
-    print("terminated; --resume goes on from the last finished part", file=sys.stderr)
+def _end(number: int, frame: object) -> None:
+    """End with the code of the signal: the ledger holds what is finished."""
+    print("ending; --resume goes on from the last finished part", file=sys.stderr, flush=True)
+    # A second signal does not wait for what the workers are at.
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, lambda *_: os._exit(128 + number))
     raise SystemExit(128 + number)

@@ -84,7 +84,7 @@ def draw(saved: xr.Dataset, folder: Path) -> None:
     )
     for solver in config["solvers"]:
         part = summary(saved).isel(cell=(saved.solver == solver).values)
-        left.loglog(part.condition, part.steps, label=solver, **figures.STYLES[solver])
+        left.loglog(part.condition, part.steps, label=solver, **figures.style(solver))
         figures.plot_rates(right, part.condition, part.rate, config["trials"], solver)
     right.set_xscale("log")
     left.set_ylabel("median steps of the problems solved")

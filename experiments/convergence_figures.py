@@ -15,7 +15,7 @@ def style_of(name: str) -> dict[str, Any]:
     """Return the style of a curve; variants of a method are thin, with open markers."""
     method, _, variant = name.partition(",")
     opened = {"lw": 1.0, "markerfacecolor": "white"} if variant else {"lw": 1.8}
-    return figures.STYLES[method] | {"ms": 5} | opened
+    return figures.style(method) | {"ms": 5} | opened
 
 
 def draw_loss(axes: Axes, saved: dict[str, Any], seconds: bool = False) -> None:
@@ -51,7 +51,7 @@ def draw_error(axes: Axes, saved: dict[str, Any], seconds: bool = False) -> None
     for name, row in exact["solvers"].items():
         label = f"{name}: {rate_of(row)}"
         for errors in [] if seconds else row["errors"][1:]:
-            axes.plot(_numbers(errors), color=figures.STYLES[name]["color"], lw=0.5, alpha=0.4)
+            axes.plot(_numbers(errors), color=figures.style(name)["color"], lw=0.5, alpha=0.4)
         _draw_curve(axes, name, row, row["errors"][0], seconds, every=25, label=label)
     axes.set_ylabel(r"relative error $\|L - L^*\|_F \, / \, \|L^*\|_F$")
     axes.set_title(

@@ -104,7 +104,7 @@ def draw_phase_transition(axes: Axes, saved: dict[str, Any]) -> None:
         across, rates = curve(saved, solver)
         figures.plot_rates(axes, across, rates, config["trials"], name, label=f"{name}, paper")
         published = part["published"][name]
-        style = figures.STYLES[name] | {"linestyle": "none", "fillstyle": "none", "ms": 10}
+        style = figures.style(name) | {"linestyle": "none", "fillstyle": "none", "ms": 10}
         samples = [int(m) for m in published]
         axes.plot(samples, list(published.values()), label=f"{name}, published", **style)
     across, rates = curve(saved, "Gauss-Newton")

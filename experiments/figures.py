@@ -1,6 +1,7 @@
 """What all figures share: colours that the colour-blind tell apart, bands, PNG and SVG."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from experiments.results import replace_file
 
 # Okabe and Ito's colours; dashes and markers for grey.  One style a method, in every figure.
 STYLES: dict[str, dict[str, Any]] = {
@@ -27,12 +30,20 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+def style(name: str) -> dict[str, Any]:
+    """Return the style of a method; of a variant, such as "EP-ROM, paper", that of the method."""
+    plain = {"color": "0.4", "linestyle": "-", "marker": "P"}
+    known = STYLES.get(name.split(",")[0], plain)
+    return known if name in STYLES else known | {"fillstyle": "none", "lw": 1}
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write `name.png` and `name.svg`, and close the figure."""
     # Without these the SVG of the same data would differ from run to run.
     with matplotlib.rc_context({"svg.hashsalt": "jaxpoly"}):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=150)
+        draw = partial(figure.savefig, format="svg", metadata={"Date": None})
+        replace_file(folder / f"{name}.svg", draw)
+    replace_file(folder / f"{name}.png", partial(figure.savefig, format="png", dpi=150))
     plt.close(figure)
 
 
@@ -40,12 +51,12 @@ def plot_rates(
     axes: Axes, across: ArrayLike, rates: ArrayLike, trials: int, name: str, label: str = ""
 ) -> None:
     """Draw the success rates of a method, in its style, with their 95 % bands."""
-    style = STYLES[name]
+    look = style(name)
     wins = np.round(np.asarray(rates) * trials).astype(int)
     bands = [wilson_interval(count, trials) for count in wins.tolist()]
     low, high = zip(*bands, strict=True)
-    axes.fill_between(across, low, high, color=style["color"], alpha=0.12, lw=0)
-    axes.plot(across, rates, label=label or name, ms=5, **style)
+    axes.fill_between(across, low, high, color=look["color"], alpha=0.12, lw=0)
+    axes.plot(across, rates, label=label or name, ms=5, **look)
 
 
 def wilson_interval(wins: int, trials: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -54,23 +55,34 @@ class Ledger:
         self.path = path
         self._began = time.perf_counter()
         self._lock = Lock()
+        self._claim: sqlite3.Connection | None = None
         self._fingerprint = json.loads(json.dumps(fingerprint or {}, default=plain))
-        if path is not None:
-            if path.exists():
-                self._check(path, resume, force)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._database = _open(path)
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.execute("PRAGMA synchronous = FULL")
-            except (OSError, sqlite3.Error) as error:
-                raise RefusedError(f"{path} cannot be written: {error}") from error
-        else:
+        if path is None:
             self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        else:
+            self._claim = _claim(path)
+            try:
+                self._database = self._take(path, resume, force)
+            except BaseException:
+                self._claim.close()
+                raise
         # A ledger in memory has no owner that would close it.
         weakref.finalize(self, self._database.close)
+        self.is_new = _is_empty(self._database)
         self._make()
         self._before = float(self._fact("seconds") or 0)
+
+    def _take(self, path: Path, resume: bool, force: bool) -> sqlite3.Connection:
+        """Open a file that is ours, or a new one."""
+        if path.exists():
+            self._check(path, resume, force)
+        try:
+            database = _open(path)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error as error:
+            raise RefusedError(f"{path} cannot be written: {error}") from error
+        return database
 
     def _check(self, path: Path, resume: bool, force: bool) -> None:
         """Refuse a file that is not ours; set a finished one aside unless it is resumed."""
@@ -84,21 +96,25 @@ class Ledger:
             facts = dict(database.execute("SELECT name, value FROM facts"))
             if facts.get("format") != FORMAT:
                 raise sqlite3.DatabaseError(f"its format is {facts.get('format')!r}")
+            found = json.loads(facts["fingerprint"])
+            found["config"], float(facts.get("seconds", 0))
+            num_records = 0
             for key, payload, checksum in database.execute("SELECT * FROM records"):
-                if zlib.crc32(payload.encode()) != checksum:
+                num_records += 1
+                if _checksum(key, payload) != checksum:
                     raise sqlite3.DatabaseError(f"record {key!r} does not match its checksum")
-        except sqlite3.DatabaseError as error:
-            if "locked" in str(error):
-                raise RefusedError(
-                    f"{path} is in use by another process; wait, or use --out"
-                ) from error
+        except (sqlite3.Error, LookupError, TypeError, ValueError) as error:
             raise RefusedError(
                 f"{path} is damaged or no ledger ({error}); move it away, or use --out"
             ) from error
         finally:
             if database is not None:
                 database.close()
-        self._compare(path, json.loads(facts["fingerprint"]), force and resume)
+        if not num_records and "finished" not in facts:
+            # Of a run that ended before it had computed anything.
+            path.unlink()
+            return
+        self._compare(path, found, force and resume)
         if resume:
             return
         if "finished" not in facts:
@@ -106,7 +122,7 @@ class Ledger:
                 f"{path} holds an unfinished run of this config; continue it with --resume, "
                 "or use --out"
             )
-        path.rename(path.with_name(f"{path.stem}-{facts['finished']}{path.suffix}"))
+        set_aside(path)
 
     def _compare(self, path: Path, found: dict[str, Any], force: bool) -> None:
         differing = [
@@ -129,13 +145,31 @@ class Ledger:
         )
 
     def _make(self) -> None:
-        if _is_empty(self._database):
+        if self.is_new:
             facts = {"format": FORMAT, "fingerprint": json.dumps(self._fingerprint)}
-            with self._database:
+            with self._writing():
                 self._database.execute("BEGIN IMMEDIATE")
                 for statement in TABLES:
                     self._database.execute(statement)
                 self._database.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+        elif self._fingerprint not in self.fingerprints:
+            with self._writing():
+                self._set("continued", json.dumps([*self.fingerprints[1:], self._fingerprint]))
+
+    @property
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """What the records were computed under: more than one where `force` continued a run."""
+        first = json.loads(self._fact("fingerprint") or "{}")
+        return [first, *json.loads(self._fact("continued") or "[]")]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Run a transaction; a failure leaves what was there and is an OSError."""
+        try:
+            with self._lock, self._database:
+                yield
+        except sqlite3.OperationalError as error:
+            raise OSError(f"cannot write to {self.path}: {error}") from error
 
     def _fact(self, name: str) -> str | None:
         row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -155,13 +189,10 @@ class Ledger:
         rows = []
         for key, value in records.items():
             payload = json.dumps(value, default=plain)
-            rows.append((key, payload, zlib.crc32(payload.encode())))
-        try:
-            with self._lock, self._database:
-                self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
-                self._set("seconds", repr(self.seconds))
-        except sqlite3.OperationalError as error:
-            raise OSError(f"cannot write to {self.path}: {error}") from error
+            rows.append((key, payload, _checksum(key, payload)))
+        with self._writing():
+            self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
+            self._set("seconds", repr(self.seconds))
 
     def recall(self, key: str, compute: Callable[[], Any]) -> Any:
         """Return the record, computed and written first where it is not there."""
@@ -195,9 +226,9 @@ class Ledger:
 
     def finish(self) -> None:
         """Mark the run as finished."""
-        with self._database:
+        with self._writing():
             self._set("seconds", repr(self.seconds))
-            self._set("finished", time.strftime("%Y%m%dT%H%M%S"))
+            self._set("finished", "yes")
 
     def _set(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
@@ -205,6 +236,40 @@ class Ledger:
     def close(self) -> None:
         """Free the lock."""
         self._database.close()
+        if self._claim is not None:
+            self._claim.close()
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file to one of the same name with the time; nothing is overwritten."""
+    stamp, number = time.strftime("%Y%m%dT%H%M%S"), 0
+    while True:
+        mark = f"-{number}" if number else ""
+        target = path.with_name(f"{path.stem}-{stamp}{mark}{path.suffix}")
+        if not target.exists():
+            path.rename(target)
+            return
+        number += 1
+
+
+def _checksum(key: str, payload: str) -> int:
+    return zlib.crc32(f"{key}\n{payload}".encode())
+
+
+def _claim(path: Path) -> sqlite3.Connection:
+    """Lock the run of a ledger for this process, until it closes the lock or dies."""
+    file = path.with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = sqlite3.connect(file, timeout=0.5, isolation_level=None, check_same_thread=False)
+        lock.execute("BEGIN EXCLUSIVE")
+    except (OSError, sqlite3.Error) as error:
+        if "locked" in str(error):
+            raise RefusedError(
+                f"{path} is in use by another process; wait, or use --out"
+            ) from error
+        raise RefusedError(f"{path} cannot be written: {error}") from error
+    return lock
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -61,7 +61,9 @@ def run(config: Config, session: Session | None = None) -> xr.Dataset:
         for ratio in config.ratios
         for sigma in config.sigmas
     ]
-    return sweep("noise", cells, config.trials, config.seed, session or Session())
+    return sweep(
+        "noise", list(dict.fromkeys(cells)), config.trials, config.seed, session or Session()
+    )
 
 
 def theory(saved: xr.Dataset) -> xr.DataArray:
@@ -100,7 +102,7 @@ def draw(saved: xr.Dataset, folder: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.0), layout="constrained")
     for solver in config["solvers"]:
         part = select(saved, solver)
-        style = figures.STYLES[solver] | {"linestyle": "none", "fillstyle": "none", "ms": 7}
+        style = figures.style(solver) | {"linestyle": "none", "fillstyle": "none", "ms": 7}
         for axes, across, by in (
             (left, part.noise, part.num_samples),
             (right, part.num_samples / dof, part.noise),

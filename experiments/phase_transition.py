@@ -109,8 +109,9 @@ def lines(saved: xr.Dataset) -> list[tuple[str, str, np.ndarray, np.ndarray, np.
         part = table.isel(cell=(saved.solver == solver).values & (saved.signs == signs).values)
         heights = np.unique(part[by])
         rows = [part.isel(cell=(part[by] == height).values) for height in heights]
+        rows = [row.isel(cell=np.argsort(row.ratio.values)) for row in rows]
         # Of two ratios that round to one number of samples there is one cell.
-        ratios = np.array(config["ratios"])
+        ratios = np.sort(config["ratios"])
         share = np.array(
             [np.interp(ratios, np.round(row.ratio.values, 12), row.rate.values) for row in rows]
         )
@@ -151,7 +152,8 @@ def draw(saved: xr.Dataset, folder: Path) -> None:
         )
         axes.axvline(1, color="white", linestyle="--", lw=1.5, label="m = dof")
         axes.plot(full, heights, color="white", linestyle=":", lw=2, label="m = p r")
-        axes.set_xlim(ratios[0], ratios[-1])
+        if len(ratios) > 1:
+            axes.set_xlim(ratios[0], ratios[-1])
         axes.set_title(f"{solver}, {signs} signs", fontsize=10)
         axes.set_yticks(heights[:: -(-len(heights) // 10)])
     fixed = f"p = {config['dims'][0]}" if by_rank else f"r = {config['ranks'][0]}"

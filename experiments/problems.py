@@ -55,6 +55,26 @@ class Cell:
     max_steps: int = 500
     rtol: float = 1e-12
 
+    def __post_init__(self):
+        # The same numbers of other types are the same cell.
+        for field, kind in (("num_samples", int), ("noise", float), ("rtol", float)):
+            object.__setattr__(self, field, kind(getattr(self, field)))
+        if self.condition is not None:
+            object.__setattr__(self, "condition", float(self.condition))
+        if self.solver not in SOLVERS:
+            raise ValueError(f"no solver is called {self.solver!r}; there are {list(SOLVERS)}")
+        if not 1 <= self.rank <= self.dim:
+            raise ValueError(f"rank is {self.rank} at dim {self.dim}; expected 1 to dim")
+        if self.num_samples < 1 or self.max_steps < 0:
+            raise ValueError(
+                f"num_samples is {self.num_samples} and max_steps {self.max_steps}; "
+                "expected at least 1 and 0"
+            )
+        if not 0 <= self.noise < math.inf or not 0 <= self.rtol < math.inf:
+            raise ValueError(f"noise is {self.noise} and rtol {self.rtol}; expected at least 0")
+        if self.condition is not None and not 1 <= self.condition < math.inf:
+            raise ValueError(f"condition is {self.condition}; expected at least 1")
+
     @property
     def name(self) -> str:
         """A short digest, the same wherever the cell stands in whatever grid."""

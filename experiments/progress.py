@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 
 from tqdm import tqdm
@@ -54,7 +55,9 @@ class Progress:
                 unit=self._unit,
                 bar_format=LINE,
             )
-            print(meter, file=sys.stderr, flush=True)
+            # Whoever read the log may have gone; the run goes on.
+            with suppress(BrokenPipeError):
+                print(meter, file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
         return self

@@ -41,15 +41,23 @@ def fingerprint(name: str, config: Any) -> dict[str, Any]:
     }
 
 
-def provenance(name: str, config: Any, seconds: float) -> dict[str, Any]:
-    """Return what it takes to repeat a run: its fingerprint, commit, device and wall time."""
+def provenance(fingerprints: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return what it takes to repeat a run: its fingerprint, commit, device and wall time.
+
+    A run that was continued under others, by force, tells these too.
+    """
     device = jax.devices()[0]
-    return fingerprint(name, config) | {
-        "commit": _commit(),
-        "device": f"{device.device_kind} ({device.platform}) x {jax.device_count()}",
-        "cpu_cores": os.cpu_count(),
-        "wall_seconds": round(seconds, 2),
-    }
+    others = {"continued_under": fingerprints[1:]} if len(fingerprints) > 1 else {}
+    return (
+        fingerprints[0]
+        | others
+        | {
+            "commit": _commit(),
+            "device": f"{device.device_kind} ({device.platform}) x {jax.device_count()}",
+            "cpu_cores": os.cpu_count(),
+            "wall_seconds": round(seconds, 2),
+        }
+    )
 
 
 @cache
@@ -87,13 +95,22 @@ def write(path: Path, results: Results, provenance: dict[str, Any]) -> None:
     """
     if isinstance(results, xr.Dataset):
         described = results.assign_attrs(provenance=json.dumps(provenance, default=plain))
+        described = described.assign_attrs(digest=_digest(described))
         replace_file(path, lambda temporary: described.to_netcdf(temporary, engine="scipy"))
     else:
-        payload = _finite(
-            json.loads(json.dumps(results | {"provenance": provenance}, default=plain))
-        )
-        text = json.dumps(payload, indent=1, allow_nan=False)
+        payload = json.dumps(results | {"provenance": provenance}, default=plain)
+        finite = _finite(json.loads(payload))
+        text = json.dumps(finite | {"digest": _digest(finite)}, indent=1, allow_nan=False)
         replace_file(path, lambda temporary: Path(temporary).write_text(text))
+
+
+def _digest(results: Results) -> str:
+    """Return a digest of all numbers and of the provenance."""
+    entries = results.to_dict() if isinstance(results, xr.Dataset) else dict(results)
+    entries.pop("digest", None)
+    entries.get("attrs", {}).pop("digest", None)
+    text = json.dumps(entries, sort_keys=True, default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_free(folder: Path, name: str, config: dict[str, Any]) -> None:
@@ -141,13 +158,22 @@ def read(path: Path) -> Results:
     try:
         if path.suffix == ".nc":
             with xr.open_dataset(path, engine="scipy") as saved:
-                table = saved.load()
-            return table.assign_attrs(provenance=json.loads(table.attrs["provenance"]))
-        payload = json.loads(path.read_text())
-        payload["provenance"]["config"]
-        return payload
-    except (KeyError, TypeError, ValueError, EOFError) as error:
+                table: Any = saved.load()
+            found = table.attrs["digest"]
+            marks = json.loads(table.attrs["provenance"])
+        else:
+            table = json.loads(path.read_text())
+            found, marks = table["digest"], table["provenance"]
+        if found != _digest(table):
+            raise ValueError("its numbers do not match its digest")
+        marks["config"]
+    except OSError:
+        raise
+    except Exception as error:
         raise ValueError(f"{path} is damaged or no file of results: {error}") from error
+    if isinstance(table, xr.Dataset):
+        return table.assign_attrs(provenance=marks)
+    return table
 
 
 def provenance_of(saved: Results) -> dict[str, Any]:

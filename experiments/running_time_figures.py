@@ -112,5 +112,5 @@ def _style(name: str) -> dict[str, Any]:
 
 
 def _published(name: str) -> dict[str, Any]:
-    style = OTHERS.get(name) or figures.STYLES[name]
+    style = OTHERS.get(name) or figures.style(name)
     return style | {"linestyle": "none", "fillstyle": "none", "ms": 11, "mew": 1.5}

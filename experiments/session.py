@@ -45,9 +45,11 @@ class Session:
     @property
     def num_workers(self) -> int:
         """Worker threads: a core each on CPU, where one program runs in all, or a device each."""
+        if self.devices is not None and self.devices < 1:
+            raise ValueError(f"devices is {self.devices}; expected at least 1")
         on_cpu = jax.default_backend() == "cpu"
         most = _available_cores() if on_cpu else jax.local_device_count()
-        return most if self.devices is None else max(1, min(self.devices, most))
+        return most if self.devices is None else min(self.devices, most)
 
 
 def _available_cores() -> int:

@@ -38,9 +38,14 @@ def sweep(name: str, cells: list[Cell], trials: int, seed: int, session: Session
         residual, status and number of steps; the numbers of the cells are coordinates.
 
     Raises:
-        ValueError: the same cell twice.
+        ValueError: the same cell twice, or none; trials or seed out of range.
         OSError: the ledger cannot be written.
     """
+    if not cells or trials < 1 or not 0 <= seed < 2**32:
+        raise ValueError(
+            f"the grid has {len(cells)} cells, trials is {trials} and seed {seed}; expected at "
+            "least one cell, one trial, and a seed from 0 to 2^32 - 1"
+        )
     if len(set(cells)) < len(cells):
         raise ValueError("the grid has the same cell twice; expected each once")
     total = len(cells) * trials
@@ -110,7 +115,8 @@ def _workers(queue: Queue, session: Session) -> Iterator[Iterator[dict[str, Any]
     def batches() -> Iterator[dict[str, Any]]:
         running = len(threads)
         while running:
-            message, batch = inbox.get(), {}
+            message = inbox.get()
+            batch: dict[str, Any] = {}
             while isinstance(message, dict):
                 batch |= message
                 message = {} if inbox.empty() else inbox.get()
@@ -143,7 +149,7 @@ def _collect(name: str, cells: list[Cell], trials: int, ledger: Ledger) -> xr.Da
     """Return the records of the grid as one table."""
     index = {cell.name: number for number, cell in enumerate(cells)}
     columns = {
-        field: np.zeros((len(cells), trials), np.int32 if field in INTEGERS else np.float64)
+        field: np.full((len(cells), trials), *((-1, np.int32) if field in INTEGERS else (np.nan,)))
         for field in Outcome._fields
     }
     for key, row in ledger.records(f"{name}/"):

@@ -17,9 +17,6 @@ from PIL import Image
 from experiments import phase_transition, registry, results
 from experiments.cli import main
 
-# One worker runs what the fixture computes, once.
-pytestmark = pytest.mark.xdist_group("cli")
-
 ROOT = Path(__file__).parents[1]
 SMALL = ["phase-transition", "--preset", "smoke", "--quiet"]
 
@@ -83,6 +80,56 @@ def test_a_damaged_result_is_refused_and_kept(tmp_path, capsys):
     assert main([*SMALL, "--out", str(tmp_path)]) == 1
     assert "damaged" in capsys.readouterr().err
     assert (tmp_path / "phase-transition.nc").read_bytes() == b"CDF\x01 broken"
+
+
+def test_any_changed_bit_of_a_result_is_noticed(folder, tmp_path):
+    whole = (folder / "phase-transition.nc").read_bytes()
+    path = tmp_path / "phase-transition.nc"
+    for place in np.random.default_rng(0).integers(0, len(whole), 40):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(place % 8)
+        path.write_bytes(damaged)
+        try:
+            saved = results.read(path)
+        except ValueError:
+            continue
+        # Padding and the order of bytes in the file do not matter.
+        xr.testing.assert_identical(saved, results.read(folder / "phase-transition.nc"))
+
+
+def test_a_new_run_sets_older_results_aside(tmp_path, capsys):
+    options = [*SMALL, "--ranks", "1", "--ratios", "3", "--out", str(tmp_path)]
+    assert main(options) == main(options) == 0
+    assert len(list(tmp_path.glob("phase-transition-*.nc"))) == 1
+    assert len(list(tmp_path.glob("phase-transition-*.db"))) == 1
+
+
+def test_the_order_of_the_ratios_does_not_matter(tmp_path):
+    texts = []
+    for ratios in ((0.75, 1.5, 4.0), (4.0, 0.75, 1.5)):
+        config = replace(phase_transition.PRESETS["smoke"], ratios=ratios)
+        path = tmp_path / "phase-transition.nc"
+        marks = results.provenance([results.fingerprint("phase-transition", config)], 1.0)
+        results.write(path, phase_transition.run(config), marks)
+        texts.append(phase_transition.table(results.read(path)))
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--solvers foo", "--trials 0", "--seed -1", "--ratios", "--ranks 99", "--devices 0"],
+)
+def test_values_out_of_range_end_with_two_and_block_nothing(tmp_path, words, capsys):
+    assert main([*SMALL, *words.split(), "--out", str(tmp_path)]) == 2
+    assert "expected" in capsys.readouterr().err or words == "--solvers foo"
+    small = ["--ranks", "1", "--ratios", "3", "--trials", "2"]
+    assert main([*SMALL, *small, "--out", str(tmp_path)]) == 0
+
+
+def test_a_variant_of_a_solver_is_drawn_too(tmp_path):
+    options = ["--solvers", "EP-ROM, paper", "--trials", "2", "--sigmas", "0.1", "0.01"]
+    assert main(["noise", "--preset", "smoke", *options, "--quiet", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "noise.png").is_file()
 
 
 def test_help_and_list_name_every_experiment(capsys):
@@ -176,6 +223,6 @@ def test_killed_at_random_moments_and_resumed_it_ends_as_if_undisturbed(tmp_path
     process.communicate()
     assert process.returncode == 0
     table = xr.load_dataset(tmp_path / "phase-transition.nc", engine="scipy")
-    del table.attrs["provenance"]
+    table.attrs.clear()
     assert (table.num_steps > 0).all()
     xr.testing.assert_identical(table, phase_transition.run(config))

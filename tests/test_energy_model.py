@@ -11,9 +11,6 @@ from experiments import energy_model, results
 from experiments import energy_model_estimators as estimators
 from experiments.session import Session
 
-# One worker runs what the fixture computes, once.
-pytestmark = pytest.mark.xdist_group("energy-model")
-
 SMOKE = energy_model.PRESETS["smoke"]
 
 
@@ -26,7 +23,9 @@ def session():
 def saved(session, tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "energy-model.json"
     found = energy_model.run(SMOKE, session)
-    results.write(path, found, results.provenance("energy-model", SMOKE, 0.0))
+    results.write(
+        path, found, results.provenance([results.fingerprint("energy-model", SMOKE)], 0.0)
+    )
     return results.read(path)
 
 

@@ -14,9 +14,6 @@ from experiments import convergence, figure_2018, results, running_time
 from experiments.ledger import plain
 from experiments.session import Session
 
-# One worker runs what the fixture computes, once.
-pytestmark = pytest.mark.xdist_group("figure-2018")
-
 
 @pytest.fixture(scope="module")
 def saved():
@@ -25,7 +22,7 @@ def saved():
     session = Session()
     found = figure_2018.run(config, session)
     assert found == figure_2018.run(config, session)
-    marks = results.provenance("figure-2018", config, 1.0)
+    marks = results.provenance([results.fingerprint("figure-2018", config)], 1.0)
     return json.loads(json.dumps(found | {"provenance": marks}, default=plain))
 
 

@@ -107,3 +107,33 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RefusedError, match="cannot be written"):
         Ledger(tmp_path / "file" / "run.db", MARKS)
+
+
+def test_the_lock_is_held_while_a_finished_run_is_set_aside(path):
+    ledger = Ledger(path, MARKS, resume=True)
+    ledger.finish()
+    ledger.close()
+    fresh = Ledger(path, MARKS)
+    with pytest.raises(RefusedError, match="in use"):
+        Ledger(path, MARKS)
+    fresh.add({"new": 1})
+    fresh.finish()
+    fresh.close()
+    again = Ledger(path, MARKS)
+    assert len(list(path.parent.glob("run-*.db"))) == 2
+    again.close()
+
+
+def test_a_run_that_computed_nothing_blocks_no_other(tmp_path):
+    path = tmp_path / "run.db"
+    Ledger(path, MARKS).close()
+    other = Ledger(path, MARKS | {"config": {"dim": 9}})
+    assert other.fingerprints == [MARKS | {"config": {"dim": 9}}]
+    other.close()
+
+
+def test_a_forced_run_tells_what_it_was_computed_under(path):
+    other = MARKS | {"versions": {"jax": "2"}}
+    ledger = Ledger(path, other, resume=True, force=True)
+    assert ledger.fingerprints == [MARKS, other]
+    ledger.close()

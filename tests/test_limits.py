@@ -10,9 +10,6 @@ import jaxpoly as jp
 from experiments import limits, limits_cases, results
 from experiments.session import Session
 
-# One worker runs what the fixture computes, once.
-pytestmark = pytest.mark.xdist_group("limits")
-
 SMOKE = limits.PRESETS["smoke"]
 
 
@@ -28,7 +25,11 @@ def found(session):
 
 @pytest.fixture
 def saved(found, tmp_path):
-    results.write(tmp_path / "limits.json", found, results.provenance("limits", SMOKE, 0.0))
+    results.write(
+        tmp_path / "limits.json",
+        found,
+        results.provenance([results.fingerprint("limits", SMOKE)], 0.0),
+    )
     return results.read(tmp_path / "limits.json")
 
 

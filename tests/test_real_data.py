@@ -14,9 +14,6 @@ from experiments.real_data_models import models, num_parameters
 from experiments.real_data_sets import DATA_SETS
 from experiments.session import Session
 
-# One worker runs what the fixture computes, once.
-pytestmark = pytest.mark.xdist_group("real-data")
-
 SMOKE = real_data.PRESETS["smoke"]
 
 
@@ -36,7 +33,7 @@ def session():
 def saved(session, tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "real-data.json"
     found = real_data.run(SMOKE, session)
-    results.write(path, found, results.provenance("real-data", SMOKE, 0.0))
+    results.write(path, found, results.provenance([results.fingerprint("real-data", SMOKE)], 0.0))
     return results.read(path)
 
 

@@ -13,9 +13,6 @@ from experiments.problems import Cell, capacity
 from experiments.session import Session
 from experiments.sweep import sweep
 
-# One worker runs what the fixture computes, once.
-pytestmark = pytest.mark.xdist_group("sweeps")
-
 CELLS = [
     Cell("EP-ROM", 8, 1, 40, max_steps=200),
     Cell("EP-ROM", 8, 1, 45, max_steps=200),

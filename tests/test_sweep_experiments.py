@@ -13,9 +13,6 @@ from PIL import Image
 from experiments import noise, phase_transition, registry, results
 from experiments.session import Session
 
-# One worker runs what the fixture computes, once.
-pytestmark = pytest.mark.xdist_group("sweeps")
-
 ROOT = Path(__file__).parents[1]
 NAMES = ("phase-transition", "noise", "conditioning", "input-laws", "throughput")
 
@@ -28,7 +25,9 @@ def smoke(request, tmp_path_factory):
     config = module.PRESETS["smoke"]
     found = module.run(config, Session())
     path = results.path_of(found, folder, request.param)
-    results.write(path, found, results.provenance(request.param, config, 1.0))
+    results.write(
+        path, found, results.provenance([results.fingerprint(request.param, config)], 1.0)
+    )
     saved = results.read(path)
     module.draw(saved, folder)
     return request.param, module, saved, folder
