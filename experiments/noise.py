@@ -132,7 +132,7 @@ def draw(saved: xr.Dataset, folder: Path) -> None:
         axes.set_yscale("log")
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
-        axes.margins(x=0.14)
+        axes.margins(x=0.2)
     right.set_xticks(config["ratios"], [f"{ratio:g}" for ratio in config["ratios"]])
     right.minorticks_off()
     left.set_ylabel(r"median relative error $\|L - L^*\|_F / \|L^*\|_F$")
