@@ -74,7 +74,7 @@ def run(config: Config, session: Session | None = None) -> dict[str, Any]:
     """Return the errors of all estimators on both kinds of stimuli."""
     session = session or Session()
     stimuli = {}
-    with session.progress("energy-model", len(KINDS) * config.repeats, unit="runs") as progress:
+    with session.progress("energy-model", len(KINDS) * config.repeats, unit="run") as progress:
         for kind in KINDS:
             experiments = []
             for repeat in range(config.repeats):

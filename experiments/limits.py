@@ -62,7 +62,7 @@ def run(config: Config, session: Session | None = None) -> dict[str, Any]:
     curves: dict[str, Any] = {}
     rows = []
     total = len(SIGNS) * len(config.ratios) + len(chosen)
-    with session.progress("limits", total, unit="parts") as progress:
+    with session.progress("limits", total, unit="part") as progress:
         for signs, ratio in product(SIGNS, config.ratios):
             compute = partial(run_point, config, signs, ratio)
             rates = session.ledger.recall(f"curves/{signs}/{ratio:g}", compute)

@@ -72,7 +72,7 @@ def run(config: Config, session: Session | None = None) -> dict[str, Any]:
     session = session or Session()
     methods = solvers(config.rank)
     rows = {}
-    with session.progress("quickstart", len(methods) + 1, unit="parts") as progress:
+    with session.progress("quickstart", len(methods) + 1, unit="part") as progress:
         for name, solver in methods.items():
             compute = partial(run_planted, config, solver)
             rows[name] = session.ledger.recall(f"planted/{name}", compute)

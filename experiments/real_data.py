@@ -68,7 +68,7 @@ def run(config: Config, session: Session | None = None) -> dict[str, Any]:
     plans = {name: plan(name, config) for name in config.data_sets}
     total = sum(len(candidates) for _, _, candidates in plans.values())
     tables = {}
-    with session.progress("real-data", total, unit="models") as progress:
+    with session.progress("real-data", total, unit="model") as progress:
         for name, (data, cut, candidates) in plans.items():
             rows = {}
             for title, model in candidates.items():
