@@ -114,7 +114,8 @@ class Ledger:
             # Of a run that ended before it had computed anything.
             path.unlink()
             return
-        self._compare(path, found, force and resume)
+        # A finished run is set aside whatever the code; only its config is protected.
+        self._compare(path, found, force if resume else "finished" in facts)
         if resume:
             return
         if "finished" not in facts:
