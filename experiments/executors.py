@@ -20,7 +20,7 @@ from jax import Array
 import jaxpoly as jp
 from experiments.problems import Outcome, Point, Program
 
-# Problems a call: few, since they are what a kill loses; the call itself takes 0.1 ms.
+# Problems a call: few, since they are what a kill loses.
 MAP_BATCH = 8
 VMAP_BATCH = 256
 # Lanes at most, and bytes that their inputs may take.
