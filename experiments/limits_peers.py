@@ -14,7 +14,7 @@ STEPS = 500
 def spectral_lbfgs(rank: int, lifting: jp.Lifting, targets: Array, key: Array) -> jp.LowRank:
     """Return L after at most 500 steps of optax's L-BFGS on (W, a) with a free intercept."""
     centred = targets - jnp.mean(targets)
-    start, _ = spectral_start(lifting, centred, rank, False, "centre", key)
+    start, _, _ = spectral_start(lifting, centred, rank, False, "centre", key)
     size = jnp.sqrt(jnp.abs(start.diagonal))
     # Neurons carry the size, output weights the sign, so that both are of order one.
     parameters = (start.factor * size[None, :], jnp.sign(start.diagonal))

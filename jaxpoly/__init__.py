@@ -8,6 +8,7 @@ and read the neurons off L.
 from jaxpoly import lowrank
 from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
 from jaxpoly.inputs import Whitening, restore, whiten, with_linear_terms
+from jaxpoly.kernels import HalfPrecision
 from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
 from jaxpoly.lowrank import LowRank, eigen_form, to_dense
 from jaxpoly.metrics import (
@@ -27,6 +28,7 @@ from jaxpoly.solvers.factored import FactoredDescent, factored_descent
 from jaxpoly.solvers.gauss_newton import GaussNewton, gauss_newton
 from jaxpoly.solvers.hard_thresholding import ApRom, EpRom, ap_rom, ep_rom
 from jaxpoly.state import Solution, SolveError, State, Status, describe, raise_if_failed
+from jaxpoly.streaming import StreamedRows
 from jaxpoly.threshold import EighThreshold, KrylovThreshold, SubspaceThreshold
 
 __version__ = "0.1.0"
@@ -37,6 +39,7 @@ __all__ = [
     "EpRom",
     "FactoredDescent",
     "GaussNewton",
+    "HalfPrecision",
     "KrylovThreshold",
     "Lifting",
     "LowRank",
@@ -52,6 +55,7 @@ __all__ = [
     "Solver",
     "State",
     "Status",
+    "StreamedRows",
     "SubspaceThreshold",
     "Whitening",
     "advance",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from jaxpoly import kernels
 from jaxpoly.lifting import Lifting, centre, weighted_norm
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import default_rtol
@@ -71,7 +72,8 @@ def solve(
     """
     lifting, targets, key, start = _check(solver, lifting, targets, key, start)
     max_steps, rtol = _check_limits(max_steps, rtol, lifting.inputs)
-    return _solve(solver, lifting, targets, key, max_steps, rtol, start)
+    run = _on_host(lifting, _solve)
+    return run(solver, lifting, targets, key, max_steps, rtol, start)
 
 
 @jax.jit
@@ -104,7 +106,7 @@ def init_run(
     """
     lifting, targets, key, start = _check(solver, lifting, targets, key, start)
     _, rtol = _check_limits(0, rtol, lifting.inputs)
-    return _jit_begin(solver, lifting, targets, key, rtol, start)
+    return _on_host(lifting, _begin)(solver, lifting, targets, key, rtol, start)
 
 
 def advance(
@@ -122,7 +124,7 @@ def advance(
     """
     lifting, targets, _, _ = _check(solver, lifting, targets, run.state.key, None)
     num_steps, rtol = _check_limits(num_steps, rtol, lifting.inputs)
-    return _jit_advance(solver, lifting, targets, run, num_steps, rtol)
+    return _on_host(lifting, _jit_advance)(solver, lifting, targets, run, num_steps, rtol)
 
 
 def finish(run: Run) -> Solution:
@@ -143,13 +145,19 @@ def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
 
     def body(run):
         state = solver.step(lifting, targets, run.state)
-        return judge(solver, lifting, run, state, rtol)
+        return _judge(solver, lifting, run, state, rtol)
 
-    return lax.while_loop(unfinished, body, run)
+    return kernels.while_loop(lifting.inputs, unfinished, body, run)
 
 
-_jit_begin = jax.jit(begin)
+_begin = jax.jit(begin)
+_judge = jax.jit(judge)
 _jit_advance = jax.jit(_advance)
+
+
+def _on_host(lifting: Lifting, jitted: Any) -> Any:
+    """Return a jitted function as it is, but unjitted where X has to be read from disk in it."""
+    return jitted.__wrapped__ if hasattr(lifting.inputs, "sweep") else jitted
 
 
 @jax.tree_util.register_dataclass

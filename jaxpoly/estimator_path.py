@@ -114,7 +114,7 @@ def _rank_path(
         rank, limit = rank_and_steps
         residual = centre(lifting, measure(lifting, estimate) - targets, "centre")
         vector = _leading_direction(lifting, residual, key, positive)
-        image = kernels.quadratic_forms(lifting.inputs, vector[:, None], jnp.ones_like(vector[:1]))
+        image = kernels.project(lifting.inputs, vector) ** 2
         image = centre(lifting, image, "centre")
         bend = jnp.sum(weight * image**2) + ridge
         size = -jnp.sum(weight * image * residual) / jnp.where(bend > 0, bend, 1)
@@ -151,7 +151,7 @@ def ridge_basis(lifting: Lifting, ridge: Array) -> Array:
     Unlike `with_linear_terms` the penalty is on b itself, in the units of the inputs.
     """
     weight = normalised_weight(lifting)
-    mean = kernels.weighted_sum(lifting.inputs, weight)
+    mean = kernels.back_project(lifting.inputs, weight)
     covariance = kernels.weighted_gram(lifting.inputs, weight) - mean[:, None] * mean[None, :]
     eigenvalues, vectors = lowrank.guarded_eigh(covariance)
     floor = 4 * mean.shape[0] * jnp.finfo(mean.dtype).eps * eigenvalues[-1]

@@ -11,7 +11,7 @@ from jaxpoly import kernels, lowrank
 from jaxpoly.lifting import Lifting, normalised_weight
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
-from jaxpoly.validation import check_lifting, check_number
+from jaxpoly.validation import as_float_array, check_lifting, check_number
 
 
 @jax.tree_util.register_dataclass
@@ -61,13 +61,14 @@ def whiten(lifting: Lifting, centred: bool) -> tuple[Whitening, Lifting]:
         ValueError, TypeError: shapes that do not fit, data that are not real numbers.
     """
     lifting = check_lifting(lifting)
-    inputs, weight = lifting.inputs, normalised_weight(lifting)
+    inputs = as_float_array("lifting.inputs", lifting.inputs, ndim=2)
+    weight = normalised_weight(lifting)
     dim, tiny = inputs.shape[1], jnp.finfo(inputs.dtype).eps
     zero = jnp.zeros((dim,), inputs.dtype)
-    shift = kernels.weighted_sum(inputs, weight) if centred else zero
+    shift = kernels.back_project(inputs, weight) if centred else zero
     peak = jnp.max(jnp.abs(inputs), axis=0)
     unit = (inputs - shift[None, :]) / jnp.where(peak > 0, peak, 1)[None, :]
-    rms = jnp.sqrt(kernels.weighted_sum(unit**2, weight))
+    rms = jnp.sqrt(kernels.back_project(unit**2, weight))
     # What centring leaves of a constant column is rounding.
     rms = jnp.where(rms > 10 * tiny, rms, 0)
     inverse = jnp.where(rms > 0, 1 / jnp.where(rms > 0, rms, 1), 0)
@@ -152,7 +153,7 @@ def with_linear_terms(lifting: Lifting, ridge: ArrayLike = 0.0) -> Lifting:
     lifting = check_lifting(lifting)
     ridge = check_number("ridge", ridge)
     whitening, whitened = whiten(lifting, centred=True)
-    variance = kernels.weighted_sum(whitened.inputs**2, normalised_weight(lifting))
+    variance = kernels.back_project(whitened.inputs**2, normalised_weight(lifting))
     # Whitened columns are uncorrelated; shrinkage alone keeps their variance from 1.
     scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
     basis = whitening.transform * (scale / jnp.sqrt(1 + jnp.asarray(ridge, scale.dtype)))[None, :]

@@ -67,7 +67,12 @@ def measure(lifting: Lifting, low_rank: LowRank) -> Array:
     """
     lifting = check_lifting(lifting)
     low_rank = check_low_rank(low_rank, lifting.inputs, "low_rank")
-    return kernels.quadratic_forms(lifting.inputs, low_rank.factor, low_rank.diagonal)
+    return quadratic_forms(kernels.project(lifting.inputs, low_rank.factor), low_rank.diagonal)
+
+
+def quadratic_forms(products: Array, diagonal: Array) -> Array:
+    """Return `x_i^T F diag(d) F^T x_i` for every row, (m,), given X F."""
+    return matmul(products**2, diagonal)
 
 
 def backproject(lifting: Lifting, residual: ArrayLike, block: ArrayLike) -> Array:
@@ -82,7 +87,7 @@ def backproject(lifting: Lifting, residual: ArrayLike, block: ArrayLike) -> Arra
         block: (p, k).
 
     Returns:
-        (p, k).  Two reads of X.
+        (p, k).  One read of X where it is read in row blocks, see `kernels`, else two.
 
     Raises:
         ValueError, TypeError: shapes that do not fit, or data that are not real numbers.
@@ -95,7 +100,12 @@ def backproject(lifting: Lifting, residual: ArrayLike, block: ArrayLike) -> Arra
     residual = check_vector("residual", residual, lifting.inputs)
     block = check_block(block, lifting.inputs)
     row_weight = normalised_weight(lifting) * residual
-    return kernels.weighted_gram_product(lifting.inputs, row_weight, block)
+    return kernels.sweep(lifting.inputs, block, scale_rows, row_weight)[0]
+
+
+def scale_rows(products: Array, row_weight: Array) -> Array:
+    """Return `diag(row_weight) products`; see `kernels.sweep`."""
+    return row_weight[:, None] * products
 
 
 def normalised_weight(lifting: Lifting) -> Array:
@@ -138,8 +148,8 @@ def fitted_affine(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Ar
     if basis is None:
         return intercept, linear
     row_weight = normalised_weight(lifting) * (residual + intercept)
-    linear = -matmul(basis, matmul_rows(basis, kernels.weighted_sum(inputs, row_weight)))
-    return -weighted_mean(lifting, residual + kernels.linear_forms(inputs, linear)), linear
+    linear = -matmul(basis, matmul_rows(basis, kernels.back_project(inputs, row_weight)))
+    return -weighted_mean(lifting, residual + kernels.project(inputs, linear)), linear
 
 
 def centre(lifting: Lifting, values: Array, debias: Debias) -> Array:
@@ -147,7 +157,7 @@ def centre(lifting: Lifting, values: Array, debias: Debias) -> Array:
     intercept, linear = fitted_affine(lifting, values, debias)
     if lifting.linear_basis is None:
         return values + intercept
-    return values + kernels.linear_forms(lifting.inputs, linear) + intercept
+    return values + kernels.project(lifting.inputs, linear) + intercept
 
 
 def fitted_norm(lifting: Lifting, residual: Array, debias: Debias) -> Array:
@@ -171,8 +181,8 @@ def fitted_norm(lifting: Lifting, residual: Array, debias: Debias) -> Array:
     return jnp.hypot(norm, jnp.sqrt(cosine) * jnp.sqrt(norm) * jnp.sqrt(size))
 
 
-def _debiased_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Array, Array]:
-    """Return row weights v and shift s with `G = X^T diag(v) X - s I`."""
+def gradient_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[Array, Array]:
+    """Return row weights v, (m,), and s with `G = X^T diag(v) X - s I`, see `gradient_map`."""
     row_weight = normalised_weight(lifting) * centre(lifting, residual, debias) / 2
     if debias == "trace":
         return row_weight, jnp.sum(row_weight)
@@ -212,11 +222,10 @@ def gradient_map(
     [[-0.25, 0.0], [0.0, 0.25]]
     """
     lifting, residual = _check_gradient(lifting, residual, debias)
-    row_weight, shift = _debiased_parts(lifting, residual, debias)
+    row_weight, shift = gradient_parts(lifting, residual, debias)
 
     def gradient(block: Array) -> Array:
-        product = kernels.weighted_gram_product(lifting.inputs, row_weight, block)
-        return product - shift * block if debias == "trace" else product
+        return kernels.sweep(lifting.inputs, block, scale_rows, row_weight)[0] - shift * block
 
     return gradient
 
@@ -231,13 +240,8 @@ def dense_gradient(lifting: Lifting, residual: Array, debias: Debias = "centre")
     [[-0.25, 0.0], [0.0, 0.25]]
     """
     lifting, residual = _check_gradient(lifting, residual, debias)
-    row_weight, shift = _debiased_parts(lifting, residual, debias)
+    row_weight, shift = gradient_parts(lifting, residual, debias)
     gram = kernels.weighted_gram(lifting.inputs, row_weight)
     if debias == "trace":
         return gram - shift * jnp.eye(gram.shape[0], dtype=gram.dtype)
     return gram
-
-
-def measure_tangent(lifting: Lifting, basis: Array, direction: Array) -> Array:
-    """Measure the tangent vector `V D^T + D V^T`: `2 sum_j (x_i . v_j)(x_i . d_j)`, (m,)."""
-    return 2 * kernels.bilinear_forms(lifting.inputs, basis, direction)

@@ -94,7 +94,7 @@ class QuadraticNetwork:
                 f"neurons of shape {self.neurons.shape}"
             )
         batch = jnp.atleast_2d(batch)
-        quadratic = kernels.quadratic_forms(batch, self.neurons.T, self.output_weights)
+        quadratic = matmul(kernels.project(batch, self.neurons.T) ** 2, self.output_weights)
         outputs = quadratic + matmul(batch, self.linear) + self.intercept
         return outputs[0] if single else outputs
 

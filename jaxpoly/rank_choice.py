@@ -100,7 +100,7 @@ def rank_curve(
             return solution.value, error(solution)
 
         def error(solution: Solution) -> Array:
-            linear = kernels.linear_forms(test.inputs, solution.linear)
+            linear = kernels.project(test.inputs, solution.linear)
             outputs = measure(test, solution.value) + linear + solution.intercept
             return weighted_norm(test, outputs - targets) ** 2
 

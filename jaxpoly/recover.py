@@ -223,7 +223,7 @@ def _prepare(lifting: Lifting, targets: Array, ridge: ArrayLike, affine: bool) -
     whitening, plain = whiten(lifting, centred=affine)
     fitted = with_linear_terms(plain, ridge) if affine else plain
     weight = normalised_weight(lifting)
-    shift = jnp.sum(kernels.weighted_sum(plain.inputs, weight) ** 2)
+    shift = jnp.sum(kernels.back_project(plain.inputs, weight) ** 2)
 
     size = weighted_norm(fitted, targets)
     left = weighted_norm(fitted, centre(fitted, targets, "centre"))
@@ -232,8 +232,8 @@ def _prepare(lifting: Lifting, targets: Array, ridge: ArrayLike, affine: bool) -
 
     peak = jnp.max(jnp.abs(lifting.inputs), axis=0)
     squares = (lifting.inputs / jnp.where(peak > 0, peak, 1)[None, :]) ** 2
-    spread = squares - kernels.weighted_sum(squares, weight)[None, :]
-    variance = kernels.weighted_sum(spread**2, weight)
+    spread = squares - kernels.back_project(squares, weight)[None, :]
+    variance = kernels.back_project(spread**2, weight)
     constant = variance <= (10 * jnp.finfo(weight.dtype).eps) ** 2
     return _Coordinates(whitening, plain, fitted, shift, resolution, constant, affine)
 

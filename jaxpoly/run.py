@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpoly import lowrank
+from jaxpoly import kernels, lowrank
 from jaxpoly.lifting import Debias, Lifting, centre, fitted_affine, fitted_norm, weighted_norm
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import stationarity_tolerance
@@ -86,18 +86,15 @@ def begin(
     offset = _offset(solver, lifting, targets)
     shifted = targets - offset
     state = solver.init(lifting, shifted, key, start)
-    # Reductions that fuse: tests by entry would write m x p masks down.  On CPU the
-    # maximum of a large array may pass over NaN; a sum does not.
-    inputs_finite = jnp.isfinite(jnp.sum(0 * lifting.inputs))
-    inputs_vanish = jnp.max(jnp.abs(lifting.inputs)) == 0
+    magnitude = kernels.magnitude(lifting.inputs)
     weight = lifting.sample_weight
-    usable = inputs_finite & _all_finite((weight, targets, start))
+    usable = jnp.isfinite(magnitude) & _all_finite((weight, targets, start))
     if weight is not None:
         usable &= jnp.all(weight >= 0)
     target_norm = weighted_norm(lifting, centre(lifting, shifted, solver.debias))
     # A constant target leaves only rounding after its mean is taken off.
     noise_floor = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
-    degenerate = (target_norm <= noise_floor) | inputs_vanish
+    degenerate = (target_norm <= noise_floor) | (magnitude == 0)
 
     sound = usable & ~degenerate & _all_finite(state.estimate)
     empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)

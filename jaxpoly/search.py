@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxpoly import lowrank
+from jaxpoly import kernels, lowrank
 from jaxpoly.driver import solve
 from jaxpoly.lifting import Lifting, dense_gradient, measure
 from jaxpoly.lowrank import LowRank
-from jaxpoly.precision import matmul
 from jaxpoly.reweighted import reweighted_start
 from jaxpoly.solvers.gauss_newton import GaussNewton
 from jaxpoly.solvers.hard_thresholding import ap_rom, ep_rom
@@ -135,8 +134,17 @@ def _from_spectral(solver, lifting, targets, key, max_steps, rtol) -> Solution:
         # Exact, and compiled in half the time of a block Krylov iteration.
         descent = dense_gradient(lifting, targets)
         leading = lowrank.truncate_matrix(descent, solver.rank, solver.positive)
-        image = matmul(descent, leading.factor)
-        step, _ = tangent_step(lifting, targets, leading.factor, image, solver.debias)
+        products = kernels.project(lifting.inputs, leading.factor)
+        values = leading.diagonal[None, :]
+        step, _ = tangent_step(
+            lifting,
+            targets,
+            leading.factor,
+            leading.factor * values,
+            products,
+            products * values,
+            solver.debias,
+        )
         start = lowrank.scale(leading, step)
     return solve(solver, lifting, targets, key, max_steps, rtol, start)
 

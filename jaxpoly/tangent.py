@@ -3,19 +3,18 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpoly.lifting import (
-    Debias,
-    Lifting,
-    centre,
-    measure_tangent,
-    weighted_mean,
-    weighted_norm,
-)
+from jaxpoly.lifting import Debias, Lifting, centre, weighted_mean, weighted_norm
 from jaxpoly.precision import matmul, matmul_rows
 
 
 def tangent_step(
-    lifting: Lifting, residual: Array, basis: Array, image: Array, debias: Debias
+    lifting: Lifting,
+    residual: Array,
+    basis: Array,
+    image: Array,
+    basis_products: Array,
+    image_products: Array,
+    debias: Debias,
 ) -> tuple[Array, Array]:
     """Return the steepest-descent step on the tangent space, and the stationarity.
 
@@ -31,25 +30,26 @@ def tangent_step(
     loss: its fixed point on noisy data is not stationary in this sense.
 
     Args:
-        lifting: the inputs and weights.
+        lifting: the inputs and weights; X itself is not read.
         residual: `A(L) - y`, (m,).
-        basis: V, (p, r), orthonormal.
-        image: G V, (p, r).
+        basis: V, (p, r), orthonormal; or its coordinates in any orthonormal basis.
+        image: G V, (p, r), in the same coordinates.
+        basis_products, image_products: X V and X G V, (m, r).
         debias: as in `gradient_map`.
 
     Returns:
-        The step and the stationarity, scalars.  One read of X.  Where G_T is
-        exactly zero (underflow, or a saddle) they are 0 and infinity: that says
-        nothing of an optimum.
+        The step and the stationarity, scalars.  Where G_T is exactly zero (underflow,
+        or a saddle) they are 0 and infinity: that says nothing of an optimum.
     """
     # Everything below is at unit scale, so that squares neither overflow nor underflow.
     peak = jnp.max(jnp.abs(image))
-    image = image / jnp.where(peak > 0, peak, 1)
+    peak = jnp.where(peak > 0, peak, 1)
+    image, image_products = image / peak, image_products / peak
     overlap = matmul_rows(basis, image)
-    direction = image - matmul(basis, overlap) / 2
     size = jnp.sqrt(jnp.maximum(2 * jnp.sum(image**2) - jnp.sum(overlap**2), 0))
-    unit = direction / jnp.where(size > 0, size, 1)
-    image = centre(lifting, measure_tangent(lifting, basis, unit), debias)
+    direction = image_products - matmul(basis_products, overlap) / 2
+    direction = direction / jnp.where(size > 0, size, 1)
+    image = centre(lifting, 2 * jnp.sum(basis_products * direction, axis=1), debias)
     residual = centre(lifting, residual, debias)
     measured, residual_norm = weighted_norm(lifting, image), weighted_norm(lifting, residual)
     vanishes = (size == 0) | (measured == 0)

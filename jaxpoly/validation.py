@@ -15,6 +15,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpoly.kernels import HalfPrecision
+
 
 def as_float_array(name: str, value: Any, ndim: int | tuple[int, ...], dtype: Any = None) -> Array:
     """Return `value` as a real floating array of `ndim` axes, or say what is wrong.
@@ -45,7 +47,7 @@ def as_float_array(name: str, value: Any, ndim: int | tuple[int, ...], dtype: An
             f"{name} has shape {value.shape}; expected {expected} axes{_hint(value, allowed[-1])}"
         )
     if dtype is None:
-        dtype = _working_dtype(name, value) if has_dtype else jnp.result_type(float)
+        dtype = working_dtype(name, value) if has_dtype else jnp.result_type(float)
     if isinstance(value, np.ndarray):
         # Before JAX sees it: JAX knows neither long double nor foreign byte order.
         value = value.astype(dtype)
@@ -60,7 +62,8 @@ def _hint(value: Any, ndim: int) -> str:
     return ""
 
 
-def _working_dtype(name: str, value: Any) -> Any:
+def working_dtype(name: str, value: Any) -> Any:
+    """Return the dtype that is computed in with this array: float32 or float64."""
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.result_type(float)
     if jnp.finfo(value.dtype).bits < 32:
@@ -81,7 +84,7 @@ def check_lifting(lifting: Any) -> Any:
             raise TypeError(
                 f"lifting is a {type(lifting).__name__}; expected jaxpoly.Lifting(inputs)"
             )
-    inputs = as_float_array("lifting.inputs", lifting.inputs, ndim=2)
+    inputs = _check_inputs(lifting.inputs)
     if 0 in inputs.shape:
         raise ValueError(
             f"lifting.inputs has shape {inputs.shape}; expected at least one sample and one column"
@@ -93,6 +96,19 @@ def check_lifting(lifting: Any) -> Any:
     if basis is not None:
         basis = check_block(basis, inputs, "lifting.linear_basis")
     return dataclasses.replace(lifting, inputs=inputs, sample_weight=weight, linear_basis=basis)
+
+
+def _check_inputs(inputs: Any) -> Any:
+    if isinstance(inputs, HalfPrecision):
+        values = inputs.values
+        if values.ndim != 2 or values.dtype not in (jnp.bfloat16, jnp.float16):
+            raise TypeError(
+                f"HalfPrecision holds {values.dtype} of shape {values.shape}; expected (m, p) "
+                "of bfloat16 or float16: HalfPrecision(inputs.astype(jnp.bfloat16))"
+            )
+        return inputs
+    # Any other object that knows how to be swept is taken at its word.
+    return inputs if hasattr(inputs, "sweep") else as_float_array("lifting.inputs", inputs, 2)
 
 
 def check_weight_values(weight: Array | None) -> None:

@@ -1,14 +1,29 @@
-"""The kernels equal their formulas, written with dense numpy arrays."""
+"""The kernels equal their formulas, whole or in row blocks, alone or in batches."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from numpy.testing import assert_allclose
 
-from jaxpoly import kernels
+from jaxpoly import HalfPrecision, kernels
+from jaxpoly.lifting import scale_rows
+from jaxpoly.solvers.gauss_newton import tangent_gram
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
-SHAPES = [(1, 1, 1), (7, 3, 2), (4, 9, 5)]
+SHAPES = [(1, 1, 1), (7, 3, 2), (4, 9, 5), (57, 6, 3)]
+
+
+@pytest.fixture(params=["whole", "blocks"])
+def form(request, monkeypatch):
+    """Every kernel in each of its forms; the blocks are so small that there are several."""
+    if request.param == "blocks":
+        monkeypatch.setattr(kernels, "BLOCK_BYTES", 480)
+        monkeypatch.setattr(kernels, "_in_blocks", lambda inputs: True)
+    return request.param
 
 
 def arrays(seed, dtype, *shapes):
@@ -23,29 +38,128 @@ def check(found, expected, dtype):
     assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("m", "p", "k"), SHAPES)
-def test_quadratic_forms_equal_the_einsum_with_the_dense_matrix(m, p, k, dtype):
-    inputs, factor, diagonal = arrays(0, dtype, (m, p), (p, k), (k,))
-    matrix = np.einsum("aj,j,bj->ab", factor, diagonal, factor, dtype=np.float64)
-    expected = np.einsum("ia,ab,ib->i", inputs, matrix, inputs, dtype=np.float64)
-    check(kernels.quadratic_forms(*map(jnp.asarray, (inputs, factor, diagonal))), expected, dtype)
+def test_projections_equal_the_products_of_numpy(m, p, k, dtype):
+    inputs, block, rows = arrays(0, dtype, (m, p), (p, k), (m, k))
+    exact = inputs.astype(np.float64)
+    check(kernels.project(jnp.asarray(inputs), jnp.asarray(block)), exact @ block, dtype)
+    check(
+        kernels.project(jnp.asarray(inputs), jnp.asarray(block[:, 0])), exact @ block[:, 0], dtype
+    )
+    check(kernels.back_project(jnp.asarray(inputs), jnp.asarray(rows)), exact.T @ rows, dtype)
+    single = kernels.back_project(jnp.asarray(inputs), jnp.asarray(rows[:, 0]))
+    check(single, exact.T @ rows[:, 0], dtype)
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("m", "p", "k"), SHAPES)
+def test_a_sweep_equals_project_weigh_and_back_project(m, p, k, dtype):
+    inputs, weight, block, rows = arrays(2, dtype, (m, p), (m,), (p, k), (m, k))
+    x, v, b, z = map(jnp.asarray, (inputs, weight, block, rows))
+    exact = inputs.astype(np.float64)
+    image, products = kernels.sweep(x, b, scale_rows, v)
+    check(products, exact @ block, dtype)
+    check(image, exact.T @ (weight[:, None] * (exact @ block)), dtype)
+    forms = np.sum(rows * (exact @ block), axis=1)
+    image, _ = kernels.sweep(x, b, tangent_gram, z, v)
+    check(image, exact.T @ ((4 * weight * forms)[:, None] * rows), dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("m", "p", "k"), SHAPES)
-def test_bilinear_forms_equal_the_einsum_with_the_dense_matrix(m, p, k, dtype):
-    inputs, left, right = arrays(1, dtype, (m, p), (p, k), (p, k))
-    matrix = left.astype(np.float64) @ right.T
-    expected = np.einsum("ia,ab,ib->i", inputs, matrix, inputs, dtype=np.float64)
-    check(kernels.bilinear_forms(*map(jnp.asarray, (inputs, left, right))), expected, dtype)
+def test_the_weighted_gram_matrix_equals_the_einsum(m, p, k, dtype):
+    inputs, weight = arrays(3, dtype, (m, p), (m,))
+    gram = np.einsum("i,ia,ib->ab", weight, inputs, inputs, dtype=np.float64)
+    check(kernels.weighted_gram(jnp.asarray(inputs), jnp.asarray(weight)), gram, dtype)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("m", "p", "k"), SHAPES)
-def test_weighted_gram_and_its_product_equal_the_einsum(m, p, k, dtype):
-    inputs, row_weight, block = arrays(2, dtype, (m, p), (m,), (p, k))
-    gram = np.einsum("i,ia,ib->ab", row_weight, inputs, inputs, dtype=np.float64)
-    x, v, b = map(jnp.asarray, (inputs, row_weight, block))
-    check(kernels.weighted_gram(x, v), gram, dtype)
-    check(kernels.weighted_gram_product(x, v, b), gram @ block, dtype)
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_batch_equals_its_problems_one_by_one(shared):
+    inputs, block, weight = arrays(4, "float64", (3, 41, 6), (3, 6, 2), (3, 41))
+    inputs = inputs[0] if shared else inputs
+    axes = (None if shared else 0, 0, 0)
+    single = partial(_sweep, jnp.asarray)
+    batch = jax.jit(jax.vmap(_scaled_sweep, in_axes=axes))(inputs, block, weight)
+    for index in range(3):
+        x = inputs if shared else inputs[index]
+        for found, expected in zip(batch, single(x, block[index], weight[index]), strict=True):
+            assert_allclose(found[index], expected, rtol=1e-12, atol=1e-12)
+
+
+def _scaled_sweep(inputs, block, weight):
+    return kernels.sweep(inputs, block, scale_rows, weight)
+
+
+def _sweep(convert, *given):
+    return _scaled_sweep(*map(convert, given))
+
+
+def test_targets_that_share_inputs_become_one_large_product():
+    inputs, blocks, weights = arrays(5, "float32", (64, 20), (8, 20, 3), (8, 64))
+    batch = jax.jit(jax.vmap(_scaled_sweep, in_axes=(None, 0, 0)))
+    text = batch.lower(inputs, blocks, weights).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) == 2
+    assert not any("batching_dims" in line for line in products)
+
+
+def test_a_sweep_in_blocks_is_differentiable(monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCK_BYTES", 480)
+    monkeypatch.setattr(kernels, "_in_blocks", lambda inputs: True)
+    inputs, block, weight = map(jnp.asarray, arrays(6, "float64", (57, 6), (6, 2), (57,)))
+
+    def loss(block, weight):
+        return jnp.sum(_scaled_sweep(inputs, block, weight)[0] ** 2)
+
+    check_grads(loss, (block, weight), order=1, modes=("fwd", "rev"), rtol=1e-5)
+
+
+def test_blocks_write_nothing_of_the_size_of_the_inputs():
+    inputs = jax.ShapeDtypeStruct((40_000, 500), jnp.float32)
+    block, weight = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((500, 5), (40_000,)))
+    compiled = jax.jit(_scaled_sweep).lower(inputs, block, weight).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.05 * inputs.size * 4
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_inputs_give_the_products_of_the_rounded_inputs_in_float32(dtype):
+    inputs, block, weight = map(jnp.asarray, arrays(7, "float32", (57, 6), (6, 3), (57,)))
+    halved = HalfPrecision(inputs.astype(dtype))
+    rounded = halved.values.astype("float32")
+    for found, expected in zip(
+        _scaled_sweep(halved, block, weight), _scaled_sweep(rounded, block, weight), strict=True
+    ):
+        assert found.dtype == jnp.float32
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    assert_allclose(kernels.project(halved, block), kernels.project(rounded, block), rtol=1e-5)
+    back = kernels.back_project(halved, weight), kernels.back_project(rounded, weight)
+    assert_allclose(*back, rtol=1e-5, atol=1e-4)
+    assert kernels.magnitude(halved) == kernels.magnitude(rounded)
+
+
+def test_half_precision_inputs_are_never_converted_as_a_whole():
+    values = jax.ShapeDtypeStruct((40_000, 500), jnp.bfloat16)
+    block, weight = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((500, 5), (40_000,)))
+    for kernel in (
+        lambda v, b, w: _scaled_sweep(HalfPrecision(v), b, w),
+        lambda v, b, w: kernels.project(HalfPrecision(v), b),
+        lambda v, b, w: kernels.back_project(HalfPrecision(v), w),
+        lambda v, b, w: kernels.magnitude(HalfPrecision(v)),
+    ):
+        compiled = jax.jit(kernel).lower(values, block, weight).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < 0.3 * values.size * 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_magnitude_shows_entries_that_are_not_finite_and_inputs_that_vanish(bad):
+    inputs = np.zeros((300, 70))
+    assert kernels.magnitude(jnp.asarray(inputs)) == 0
+    inputs[123, 45] = 1e-300
+    assert kernels.magnitude(jnp.asarray(inputs)) > 0
+    inputs[123, 45] = bad
+    assert not jnp.isfinite(kernels.magnitude(jnp.asarray(inputs)))

@@ -10,7 +10,6 @@ from jaxpoly import Lifting, LowRank, backproject, dense_gradient, gradient_map,
 from jaxpoly.lifting import (
     centre,
     fitted_affine,
-    measure_tangent,
     weighted_mean,
     weighted_norm,
 )
@@ -68,16 +67,6 @@ def test_back_projection_is_the_weighted_adjoint_of_the_measurement(seed, weight
     right = w.sum() * np.sum(dense(low_rank) * projected)
     size = np.linalg.norm(measured) * np.linalg.norm(w * np.asarray(residual))
     assert abs(left - right) <= 100 * jnp.finfo(dtype).eps * size
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_tangent_measurement_is_that_of_the_symmetric_product(weighted):
-    lifting, _, low_rank = random_data(0, weighted)
-    direction = jnp.asarray(np.random.default_rng(0).normal(size=(P, R)))
-    product = np.asarray(low_rank.factor) @ np.asarray(direction).T
-    x = np.asarray(lifting.inputs)
-    expected = np.einsum("ia,ab,ib->i", x, product + product.T, x)
-    assert_allclose(measure_tangent(lifting, low_rank.factor, direction), expected, rtol=1e-11)
 
 
 @pytest.mark.parametrize("debias", DEBIAS)

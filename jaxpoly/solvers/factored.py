@@ -9,8 +9,8 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpoly import lowrank
-from jaxpoly.lifting import Debias, Lifting, gradient_map, measure
+from jaxpoly import kernels, lowrank
+from jaxpoly.lifting import Debias, Lifting, gradient_parts, quadratic_forms, scale_rows
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.solvers.options import check_options, choose_step_size
@@ -43,19 +43,23 @@ class FactoredDescent:
         """Return the state at `start`, by default the debiased spectral estimate."""
         key, block_key = jax.random.split(key)
         if start is None:
-            spectral, curvature_step = spectral_start(
+            spectral, curvature_step, products = spectral_start(
                 lifting, targets, self.rank, self.positive, self.debias, block_key
             )
         else:
             spectral = lowrank.eigen_form(start, self.rank, self.positive)
-            image = gradient_map(lifting, targets, self.debias)(spectral.factor)
-            curvature_step, _ = tangent_step(lifting, targets, spectral.factor, image, self.debias)
+            image, products = self._gradient(lifting, targets, spectral.factor)
+            image_products = kernels.project(lifting.inputs, image)
+            curvature_step, _ = tangent_step(
+                lifting, targets, spectral.factor, image, products, image_products, self.debias
+            )
         magnitude = jnp.abs(spectral.diagonal)
         size = jnp.where(magnitude[0] > 0, magnitude[0], 1)
-        factor = spectral.factor * jnp.sqrt(magnitude / size)[None, :]
+        root = jnp.sqrt(magnitude / size)
+        factor = spectral.factor * root[None, :]
         signs = jnp.where(spectral.diagonal < 0, -1, 1).astype(targets.dtype)
         estimate = LowRank(jnp.sqrt(size) * factor, signs)
-        residual = measure(lifting, estimate) - targets
+        residual = quadratic_forms(jnp.sqrt(size) * products * root[None, :], signs) - targets
         zero = jnp.zeros((), targets.dtype)
         moments = self.optimizer(zero).init(factor)
         memory = (factor, size, curvature_step, moments)
@@ -66,10 +70,14 @@ class FactoredDescent:
         factor, size, curvature_step, moments = state.memory
         signs = state.estimate.diagonal
         basis, triangle = jnp.linalg.qr(factor)
-        image = gradient_map(lifting, state.residual, self.debias)(basis)
-        natural, stationarity = tangent_step(lifting, state.residual, basis, image, self.debias)
+        image, products = self._gradient(lifting, state.residual, basis)
+        image_products = kernels.project(lifting.inputs, image)
+        natural, stationarity = tangent_step(
+            lifting, state.residual, basis, image, products, image_products, self.debias
+        )
         # The slope is free of units; a step of U moves L by about |U|^2 times as much.
-        slope = curvature_step / size * matmul(image, triangle) * signs[None, :]
+        turn = curvature_step / size * triangle * signs[None, :]
+        slope = matmul(image, turn)
         gram_norm = lowrank.guarded_eigh(matmul_rows(triangle, triangle))[0][-1]
         divisor = curvature_step * gram_norm
         natural = natural / jnp.where(divisor > 0, divisor, 1)
@@ -77,9 +85,21 @@ class FactoredDescent:
         updates, moments = self.optimizer(step_size).update(slope, moments, factor)
         factor = optax.apply_updates(factor, updates)
         estimate = LowRank(jnp.sqrt(size) * factor, signs)
-        residual = measure(lifting, estimate) - targets
+        if self.optimizer is optax.sgd:
+            # U moves in the span of what X has been multiplied by.
+            products = matmul(products, triangle) - step_size * matmul(image_products, turn)
+            products = jnp.sqrt(size) * products
+        else:
+            products = kernels.project(lifting.inputs, estimate.factor)
+        residual = quadratic_forms(products, signs) - targets
         memory = (factor, size, curvature_step, moments)
         return State(estimate, residual, step_size, stationarity, state.key, memory)
+
+    def _gradient(self, lifting: Lifting, residual: Array, basis: Array) -> tuple[Array, Array]:
+        """Return G V and X V by one sweep over X."""
+        row_weight, shift = gradient_parts(lifting, residual, self.debias)
+        image, products = kernels.sweep(lifting.inputs, basis, scale_rows, row_weight)
+        return image - shift * basis, products
 
 
 def factored_descent(
@@ -99,7 +119,8 @@ def factored_descent(
     of the spectral norm of the start and G multiplied by the natural step at
     L = 0, so that the step size, for any optimiser, does not depend on the scale
     of the data.
-    O(m p r) a step and O(p r) memory besides the inputs.
+    X is multiplied by a block three times a step (four with another optimiser than
+    `optax.sgd`); O((m + p) r) memory besides the inputs.
 
     Args:
         rank: r, 1 <= r <= p.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,8 @@ from jaxpoly.lifting import (
     Lifting,
     centre,
     fitted_norm,
-    measure,
     normalised_weight,
+    quadratic_forms,
     weighted_norm,
 )
 from jaxpoly.lowrank import LowRank
@@ -40,7 +41,8 @@ DAMPING_GROWTH = 4.0
 class GaussNewton:
     """Gauss-Newton on the tangent space; `gauss_newton` builds and documents it.
 
-    The memory of its state is the damping, a scalar.
+    The memory of its state is the damping, a scalar, and X V, (m, r), V the factor of
+    the estimate.
     """
 
     ridge: ArrayLike
@@ -56,45 +58,58 @@ class GaussNewton:
         """Return the state at `start`, by default the spectral estimate."""
         key, block_key = jax.random.split(key)
         if start is None:
-            start, _ = spectral_start(
+            start, _, products = spectral_start(
                 lifting, targets, self.rank, self.positive, self.debias, block_key
             )
-        estimate = self._activate(lowrank.eigen_form(start, self.rank, self.positive))
-        residual = measure(lifting, estimate) - targets
+        else:
+            start = lowrank.eigen_form(start, self.rank, self.positive)
+            products = kernels.project(lifting.inputs, start.factor)
+        estimate = self._activate(start)
+        residual = quadratic_forms(products, estimate.diagonal) - targets
         zero = jnp.zeros((), targets.dtype)
-        return State(estimate, residual, zero, zero + jnp.inf, key, memory=zero)
+        return State(estimate, residual, zero, zero + jnp.inf, key, memory=(zero, products))
 
     def step(self, lifting: Lifting, targets: Array, state: State) -> State:
         """Return the state after one outer step; its step size is 0 where a step was refused."""
-        inputs, estimate, damping = lifting.inputs, state.estimate, state.memory
-        basis = estimate.factor * self._alive(estimate.diagonal)[None, :]
-        projected = kernels.project(inputs, basis)
+        inputs, estimate, (damping, products) = lifting.inputs, state.estimate, state.memory
+        alive = self._alive(estimate.diagonal)[None, :]
+        basis, projected = estimate.factor * alive, products * alive
         weight = normalised_weight(lifting)
         ridge = jnp.asarray(self.ridge, targets.dtype)
+        residual = centre(lifting, state.residual, self.debias)
+        # The adjoint of the residual and, beside it, of the constants that a fit is free of.
+        sides = jnp.stack([weight * residual, weight], axis=1)
+        sides = 2 * (sides[:, :, None] * projected[:, None, :]).reshape(len(weight), -1)
+        slope_side, constant_side = jnp.split(kernels.back_project(inputs, sides), 2, axis=1)
 
-        def fit(direction: Array) -> Array:
-            return centre(lifting, kernels.tangent_forms(projected, inputs, direction), self.debias)
-
-        def fit_adjoint(values: Array) -> Array:
-            return kernels.tangent_sum(projected, inputs, weight * values)
+        def fitted_curvature(direction: Array) -> Array:
+            if lifting.linear_basis is None:
+                image, _ = kernels.sweep(inputs, direction, tangent_gram, projected, weight)
+                if self.debias != "centre":
+                    return image
+                return image - constant_side * jnp.sum(constant_side * direction)
+            image = 2 * jnp.sum(projected * kernels.project(inputs, direction), axis=1)
+            image = weight * centre(lifting, image, self.debias)
+            return 2 * kernels.back_project(inputs, image[:, None] * projected)
 
         def penalty(direction: Array) -> Array:
             # Half of the gradient of |V D^T + D V^T|_F^2.
             return 2 * (direction + matmul(basis, matmul_rows(direction, basis)))
 
         def curvature(direction: Array) -> Array:
-            return fit_adjoint(fit(direction)) + ridge * penalty(direction)
+            return fitted_curvature(direction) + ridge * penalty(direction)
 
-        residual = centre(lifting, state.residual, self.debias)
         present = basis * estimate.diagonal[None, :] / 2
-        descent = -fit_adjoint(residual) - ridge * penalty(present)
+        descent = -slope_side - ridge * penalty(present)
         target_norm = weighted_norm(lifting, centre(lifting, targets, self.debias))
         forcing = weighted_norm(lifting, residual) / jnp.where(target_norm > 0, target_norm, 1)
+        loop = partial(kernels.while_loop, inputs)
         move, bend = conjugate_gradient(
-            curvature, descent, damping, jnp.minimum(FORCING, forcing), self.inner_steps
+            curvature, descent, damping, jnp.minimum(FORCING, forcing), self.inner_steps, loop
         )
         moved = self._activate(retract(basis, present + move, self.rank, self.positive))
-        moved_residual = measure(lifting, moved) - targets
+        moved_products = kernels.project(inputs, moved.factor)
+        moved_residual = quadratic_forms(moved_products, moved.diagonal) - targets
 
         loss = self.loss(lifting, state.residual, estimate)
         moved_loss = self.loss(lifting, moved_residual, moved)
@@ -114,7 +129,10 @@ class GaussNewton:
             step_size=accepted.astype(targets.dtype),
             stationarity=stationarity,
             key=state.key,
-            memory=jnp.where(accepted, damping / DAMPING_GROWTH, grown),
+            memory=(
+                jnp.where(accepted, damping / DAMPING_GROWTH, grown),
+                jnp.where(accepted, moved_products, products),
+            ),
         )
 
     def loss(self, lifting: Lifting, residual: Array, estimate: LowRank) -> Array:
@@ -130,6 +148,14 @@ class GaussNewton:
 
     def _activate(self, estimate: LowRank) -> LowRank:
         return LowRank(estimate.factor, estimate.diagonal * self._alive(estimate.diagonal))
+
+
+def tangent_gram(products: Array, projected: Array, weight: Array) -> Array:
+    """Return `4 w_i (x_i . V) sum_j (x_i . v_j)(x_i . d_j)`, (n, r), given X D and X V.
+
+    X^T of it is `A_V^T W A_V D` with `A_V D = A(V D^T + D V^T)`; see `kernels.sweep`.
+    """
+    return (4 * weight * jnp.sum(projected * products, axis=1))[:, None] * projected
 
 
 def retract(basis: Array, direction: Array, rank: int, positive: bool) -> LowRank:
@@ -150,10 +176,12 @@ def conjugate_gradient(
     damping: Array,
     forcing: Array,
     num_steps: int,
+    loop: Callable[..., Any] = lax.while_loop,
 ) -> tuple[Array, Array]:
     """Solve `operator(D) + damping D = target` roughly, from D = 0.
 
-    Stops at a remainder of `forcing` times the target or after `num_steps`.
+    Stops at a remainder of `forcing` times the target or after `num_steps`; `loop` is
+    `lax.while_loop` or one like it.
 
     Returns:
         D, and the curvature `<target, operator(target)>` along the target, undamped.
@@ -178,7 +206,7 @@ def conjugate_gradient(
         return solution, remainder, direction, left, first, count + 1
 
     start = (jnp.zeros_like(target), target, target, size, jnp.zeros_like(size), 0)
-    solution, _, _, _, first, _ = lax.while_loop(unfinished, body, start)
+    solution, _, _, _, first, _ = loop(unfinished, body, start)
     return solution, first
 
 
@@ -200,7 +228,7 @@ def gauss_newton(
     the lifting has such), and truncates the sum, of rank 2r, to rank r.  The inner
     iteration stops at `min(0.1, relative residual)` of the gradient.  A step that
     raises the loss is refused and the next one damped (Levenberg-Marquardt).
-    O(m p r) an inner step, two reads of X, and O((m + p) r) memory.
+    O(m p r) an inner step, one sweep over X, and O((m + p) r) memory.
 
     Args:
         rank: r, 1 <= r <= p.

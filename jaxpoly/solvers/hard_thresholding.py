@@ -1,22 +1,23 @@
 """EP-ROM and AP-ROM: gradient steps followed by rank-r hard thresholding."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpoly import lowrank
-from jaxpoly.lifting import Debias, Lifting, dense_gradient, gradient_map, measure
+from jaxpoly import kernels, lowrank
+from jaxpoly.lifting import Debias, Lifting, dense_gradient, quadratic_forms
 from jaxpoly.lowrank import LowRank
-from jaxpoly.precision import matmul
+from jaxpoly.precision import matmul, matmul_rows
+from jaxpoly.solvers.krylov import KrylovSpace, krylov_space
 from jaxpoly.solvers.options import check_options, choose_step_size
 from jaxpoly.state import State
 from jaxpoly.static import static
 from jaxpoly.tangent import tangent_step
-from jaxpoly.threshold import block_krylov, krylov_depth, random_block, rayleigh_ritz
+from jaxpoly.threshold import krylov_depth, random_block
 from jaxpoly.validation import check_choice, check_count
 
 Head = Literal["tangent", "krylov"]
@@ -25,7 +26,10 @@ Head = Literal["tangent", "krylov"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EpRom:
-    """Exact projections for rank-one matrix estimation; `ep_rom` builds and documents it."""
+    """Exact projections for rank-one matrix estimation; `ep_rom` builds and documents it.
+
+    The memory of its state is X V, (m, r), V the factor of the estimate.
+    """
 
     step_size: Array | None
     rank: int = static()
@@ -40,21 +44,30 @@ class EpRom:
             gradient = dense_gradient(lifting, -targets, self.debias)
             start = _zero_on(lowrank.truncate_matrix(-gradient, self.rank, self.positive))
         start = lowrank.eigen_form(start, self.rank, self.positive)
-        return _first_state(lifting, targets, start, key)
+        products = kernels.project(lifting.inputs, start.factor)
+        return _first_state(products, targets, start, key, memory=products)
 
     def step(self, lifting: Lifting, targets: Array, state: State) -> State:
         """Return the state after one step, O(m p^2 + p^3)."""
-        estimate = state.estimate
+        estimate, products = state.estimate, state.memory
         gradient = dense_gradient(lifting, state.residual, self.debias)
         image = matmul(gradient, estimate.factor)
+        image_products = kernels.project(lifting.inputs, image)
         natural, stationarity = tangent_step(
-            lifting, state.residual, estimate.factor, image, self.debias
+            lifting,
+            state.residual,
+            estimate.factor,
+            image,
+            products,
+            image_products,
+            self.debias,
         )
         step_size = choose_step_size(self.step_size, natural)
         moved = lowrank.to_dense(estimate) - step_size * gradient
         estimate = lowrank.truncate_matrix(moved, self.rank, self.positive)
-        residual = measure(lifting, estimate) - targets
-        return State(estimate, residual, step_size, stationarity, state.key, memory=())
+        products = kernels.project(lifting.inputs, estimate.factor)
+        residual = quadratic_forms(products, estimate.diagonal) - targets
+        return State(estimate, residual, step_size, stationarity, state.key, memory=products)
 
 
 @jax.tree_util.register_dataclass
@@ -76,42 +89,54 @@ class ApRom:
         key, block_key = jax.random.split(key)
         if start is None:
             warm = jnp.zeros((lifting.inputs.shape[1], 0), targets.dtype)
-            basis, image = self._krylov(lifting, -targets, warm, block_key)
-            start = _zero_on(rayleigh_ritz(basis, -image, self.rank, self.positive))
-        start = lowrank.eigen_form(start, self.rank, self.positive)
-        return _first_state(lifting, targets, start, key)
+            space = self._krylov(lifting, -targets, warm, block_key)
+            leading = lowrank.truncate_matrix(-space.gradient, self.rank, self.positive)
+            products = matmul(space.products, leading.factor)
+            start = _zero_on(LowRank(matmul(space.basis, leading.factor), leading.diagonal))
+        else:
+            start = lowrank.eigen_form(start, self.rank, self.positive)
+            products = kernels.project(lifting.inputs, start.factor)
+        return _first_state(products, targets, start, key, memory=())
 
     def step(self, lifting: Lifting, targets: Array, state: State) -> State:
-        """Return the state after one step, O(m p r) times (depth + 1)."""
+        """Return the state after one step, O(m p r) times depth."""
         estimate, rank = state.estimate, self.rank
         key, block_key = jax.random.split(state.key)
-        basis, image = self._krylov(lifting, state.residual, estimate.factor, block_key)
-        # The block starts with the range of L, so the tangent gradient is free.
+        space = self._krylov(lifting, state.residual, estimate.factor, block_key)
+        width = space.gradient.shape[0]
+        # All in coordinates of the space, whose first columns span the range of L: what
+        # follows is small, and the tangent gradient and the new residual are free.
+        image = space.gradient[:, :rank]
         natural, stationarity = tangent_step(
-            lifting, state.residual, basis[:, :rank], image[:, :rank], self.debias
+            lifting,
+            state.residual,
+            jnp.eye(width, rank, dtype=image.dtype),
+            image,
+            space.products[:, :rank],
+            matmul(space.products, image),
+            self.debias,
         )
         step_size = choose_step_size(self.step_size, natural)
-        width = basis.shape[1]
-        head = rayleigh_ritz(
-            basis, image, width if self.head == "tangent" else min(2 * rank, width)
-        )
-        moved = lowrank.add(estimate, lowrank.scale(head, -step_size))
-        estimate = lowrank.eigen_form(moved, rank, self.positive)
-        residual = measure(lifting, estimate) - targets
+        head = space.gradient
+        if self.head == "krylov":
+            head = lowrank.to_dense(lowrank.truncate_matrix(head, min(2 * rank, width)))
+        present = LowRank(matmul_rows(space.basis, estimate.factor), estimate.diagonal)
+        moved = lowrank.to_dense(present) - step_size * head
+        kept = lowrank.truncate_matrix(moved, rank, self.positive)
+        estimate = LowRank(matmul(space.basis, kept.factor), kept.diagonal)
+        residual = quadratic_forms(matmul(space.products, kept.factor), kept.diagonal) - targets
         return State(estimate, residual, step_size, stationarity, key, memory=())
 
-    def _krylov(
-        self, lifting: Lifting, residual: Array, warm: Array, key: Array
-    ) -> tuple[Array, Array]:
-        """Return (Q, G Q) on the block Krylov space of the gradient G."""
+    def _krylov(self, lifting: Lifting, residual: Array, warm: Array, key: Array) -> KrylovSpace:
+        """Return the block Krylov space of the gradient, from the columns of `warm`."""
         dim = lifting.inputs.shape[1]
         if self.head == "tangent":
             width, depth = self.rank + 5, 1
         else:
             width, depth = 2 * self.rank + 5, krylov_depth(dim)
         block = random_block(key, dim, min(dim, width), warm)
-        gradient = gradient_map(lifting, residual, self.debias)
-        return block_krylov(gradient, block, depth if self.depth is None else self.depth)
+        depth = depth if self.depth is None else self.depth
+        return krylov_space(lifting, residual, self.debias, block, depth)
 
 
 def _zero_on(spectral: LowRank) -> LowRank:
@@ -120,10 +145,12 @@ def _zero_on(spectral: LowRank) -> LowRank:
     return LowRank(spectral.factor, jnp.zeros_like(spectral.diagonal))
 
 
-def _first_state(lifting: Lifting, targets: Array, estimate: LowRank, key: Array) -> State:
+def _first_state(
+    products: Array, targets: Array, estimate: LowRank, key: Array, memory: Any
+) -> State:
     zero = jnp.zeros((), targets.dtype)
-    residual = measure(lifting, estimate) - targets
-    return State(estimate, residual, zero, zero + jnp.inf, key, memory=())
+    residual = quadratic_forms(products, estimate.diagonal) - targets
+    return State(estimate, residual, zero, zero + jnp.inf, key, memory)
 
 
 def ep_rom(
@@ -180,9 +207,10 @@ def ap_rom(
 
     `L <- T(L - eta H(G(L)))` from L = 0, G the debiased gradient of
     `gradient_map`.  The head is `H(G) = Z Z^T G Z Z^T` with Z from a block Krylov
-    space of G; the tail T is the best rank-r approximation of the remaining
-    LowRank by a QR factorisation of its factor, exact.  O(m p r) times
-    (depth + 1) a step and O(p r) memory besides the inputs.
+    space of G; the tail T is the best rank-r approximation, exact, by a small
+    eigenproblem in the coordinates of that space, of at most (r + 5) (depth + 1)
+    columns with the default head.  X is multiplied by a block 2 depth + 1 times a step;
+    the memory besides the inputs is (m + p) times those columns.
 
     Args:
         rank: r, 1 <= r <= p.
@@ -194,7 +222,7 @@ def ap_rom(
             range of L and 5 random columns, so it holds the whole tangent
             gradient, and directions not yet found.  "krylov": the 2r leading
             Ritz pairs of a block of 2r + 5 columns (the range of L, then random).
-        depth: powers of G; None for 1 ("tangent") or about log p ("krylov").
+        depth: powers of G, at least 1; None for 1 ("tangent") or about log p ("krylov").
 
     Returns:
         A solver for `solve` and `trajectory`.
@@ -218,5 +246,5 @@ def ap_rom(
     """
     check_choice("head", head, ("tangent", "krylov"))
     if depth is not None:
-        depth = check_count("depth", depth, 0)
+        depth = check_count("depth", depth, 1)
     return ApRom(**check_options(rank, step_size, debias, positive), head=head, depth=depth)

@@ -1,28 +1,43 @@
 """The spectral start: the leading eigenpairs of the descent direction at L = 0."""
 
-import jax.numpy as jnp
+import jax
 from jax import Array
 
 from jaxpoly import lowrank
-from jaxpoly.lifting import Debias, Lifting, gradient_map
+from jaxpoly.lifting import Debias, Lifting
 from jaxpoly.lowrank import LowRank
+from jaxpoly.precision import matmul
+from jaxpoly.solvers.krylov import krylov_space
 from jaxpoly.tangent import tangent_step
-from jaxpoly.threshold import KrylovThreshold
+from jaxpoly.threshold import krylov_depth
+
+# A start need not be accurate; the steps do the rest.
+ACCURACY = 2.0
+OVERSAMPLE = 5
 
 
 def spectral_start(
     lifting: Lifting, targets: Array, rank: int, positive: bool, debias: Debias, key: Array
-) -> tuple[LowRank, Array]:
-    """Return the spectral estimate of rank r, and the step it was scaled by.
+) -> tuple[LowRank, Array, Array]:
+    """Return the spectral estimate L of rank r, its step, and the products X V.
 
-    The r leading eigenpairs of `-G(0)` by block Krylov iteration, times the step
-    that minimises the loss along their tangent gradient.
+    `L = step V diag(lambda) V^T` with the r leading Ritz pairs of `-G(0)` on a block Krylov
+    space, and the step that minimises the loss along them.  V (p, r) is orthonormal.
     """
     dim = lifting.inputs.shape[1]
-    descent = gradient_map(lifting, targets, debias)
-    # A start need not be accurate; the steps do the rest.
-    threshold = KrylovThreshold(rank, positive, accuracy=2.0)
-    leading, _ = threshold(descent, dim, key, jnp.zeros((dim, 0), targets.dtype))
-    basis = leading.factor
-    step, _ = tangent_step(lifting, targets, basis, descent(basis), debias)
-    return lowrank.scale(leading, step), step
+    block = jax.random.normal(key, (dim, min(dim, rank + OVERSAMPLE)), targets.dtype)
+    depth = krylov_depth(dim, ACCURACY)
+    space = krylov_space(lifting, -targets, debias, block, depth)
+    leading = lowrank.truncate_matrix(-space.gradient, rank, positive)
+    products = matmul(space.products, leading.factor)
+    step, _ = tangent_step(
+        lifting,
+        targets,
+        leading.factor,
+        leading.factor * leading.diagonal[None, :],
+        products,
+        products * leading.diagonal[None, :],
+        debias,
+    )
+    factor = matmul(space.basis, leading.factor)
+    return LowRank(factor, step * leading.diagonal), step, products

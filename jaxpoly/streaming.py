@@ -1,0 +1,159 @@
+"""Inputs that stay on disk: row blocks are read ahead while the last one is computed with."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxpoly import kernels
+from jaxpoly.precision import matmul_rows
+from jaxpoly.validation import working_dtype
+
+
+@jax.tree_util.register_static
+class StreamedRows:
+    """Inputs X (m, p) larger than memory, read in row blocks whenever they are needed.
+
+    Stands for X in a `Lifting`; `solve`, `init_run` and `advance` then run their loops on
+    the host, and every solver is the same.  Of X two or three blocks are in memory
+    at a time.  What has one entry or a few for each sample (targets, weights, residual,
+    products X V) is kept whole.
+
+    Args:
+        source: anything with `shape`, `dtype` and `source[start:stop]` that gives numpy
+            rows: `numpy.load(path, mmap_mode="r")`, a zarr array, an h5py data set.
+        block_bytes: bytes of a block, in whole rows, and in whole chunks of a source
+            that has `chunks`.
+        dtype: of the computation; None for that of the source (integers and 16-bit
+            floats: see `Lifting`).
+
+    Raises:
+        ValueError, TypeError: a source that is not (m, p) of real numbers.
+
+    One read of the source checks for entries that are not finite, when a run begins.  A step
+    of AP-ROM and factored descent takes two, of Gauss-Newton two and one more for every inner
+    step.  Not for `jit`, `vmap`, `trajectory`, `whiten` or `recover`.
+
+    >>> import jax, numpy as np, jaxpoly as jp
+    >>> problem = jp.sample_problem(jax.random.key(0), num_samples=300, dim=20, rank=2)
+    >>> rows = StreamedRows(np.asarray(problem.lifting.inputs), block_bytes=4096)
+    >>> solution = jp.solve(jp.gauss_newton(2), jp.Lifting(rows), problem.targets,
+    ...     jax.random.key(1))
+    >>> bool(jp.relative_error(solution.value, problem.truth) < 1e-4)
+    True
+    """
+
+    def __init__(self, source: Any, block_bytes: int = 64 * 2**20, dtype: Any = None):
+        if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
+            raise TypeError(
+                f"source is a {type(source).__name__}; expected something with shape, dtype and "
+                "slices of rows, such as numpy.load(path, mmap_mode='r')"
+            )
+        if len(source.shape) != 2:
+            raise ValueError(f"source has shape {tuple(source.shape)}; expected (m, p)")
+        self.source = source
+        self.shape = tuple(map(int, source.shape))
+        self.dtype = jnp.dtype(working_dtype("source", source) if dtype is None else dtype)
+        rows = max(1, block_bytes // max(1, self.shape[1] * self.dtype.itemsize))
+        chunks = getattr(source, "chunks", None)
+        if chunks is not None and rows > chunks[0]:
+            rows -= rows % chunks[0]
+        self.block_rows = int(min(rows, max(self.shape[0], 1)))
+        self._magnitude: Array | None = None
+
+    def project(self, block: Array) -> Array:
+        """Return `X block`."""
+        products = jnp.zeros((self.shape[0], *block.shape[1:]), block.dtype)
+        return self._fold(_project, products, block)
+
+    def back_project(self, rows: Array) -> Array:
+        """Return `X^T rows`."""
+        total = jnp.zeros((self.shape[1], *rows.shape[1:]), rows.dtype)
+        return self._fold(_back_project, total, rows)
+
+    def sweep(self, block: Array, weigh: kernels.Weigh, *rows: Array) -> tuple[Array, Array]:
+        """Return `X^T weigh(X block, *rows)` and `X block`, by one read of the source."""
+        products = jnp.zeros((self.shape[0], block.shape[1]), block.dtype)
+        carry = jnp.zeros_like(block), products
+        return self._fold(partial(_sweep, weigh), carry, block, *rows)
+
+    def weighted_gram(self, row_weight: Array) -> Array:
+        """Return `X^T diag(row_weight) X`, (p, p)."""
+        dim = self.shape[1]
+        return self._fold(_weighted_gram, jnp.zeros((dim, dim), row_weight.dtype), row_weight)
+
+    def magnitude(self) -> Array:
+        """Return the largest `|x|`, not finite if some entry is not; read once, then known."""
+        if self._magnitude is None:
+            self._magnitude = self._fold(_magnitude, jnp.zeros((), self.dtype))
+        return self._magnitude
+
+    def _fold(self, visit: Callable[..., Any], carry: Any, *rest: Array) -> Any:
+        """Return the carry after `visit(carry, start, rows of X, *rest)` of every block."""
+        if any(isinstance(array, jax.core.Tracer) for array in rest):
+            raise TypeError(
+                "streamed inputs were used under jit, vmap or in trajectory, where nothing can be "
+                "read from disk; call jaxpoly.solve, or init_run and advance, directly"
+            )
+        for start, rows in self._blocks():
+            carry = visit(carry, start, rows, *rest)
+            # No more than one block is computed with while the next is read.
+            jax.block_until_ready(carry)
+        return carry
+
+    def _blocks(self) -> Iterator[tuple[int, Array]]:
+        def read(start: int) -> np.ndarray:
+            # A copy, so that a memory map is read here and not while it is computed with.
+            return np.array(self.source[start : start + self.block_rows], self.dtype)
+
+        starts = range(0, self.shape[0], self.block_rows)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(read, 0)
+            for start in starts:
+                rows = coming.result()
+                if start + self.block_rows < self.shape[0]:
+                    coming = reader.submit(read, start + self.block_rows)
+                yield start, jnp.asarray(rows)
+
+
+def _slice(array: Array, start: Array, rows: Array) -> Array:
+    return lax.dynamic_slice_in_dim(array, start, rows.shape[0])
+
+
+def _write(array: Array, part: Array, start: Array) -> Array:
+    return lax.dynamic_update_slice_in_dim(array, part, start, 0)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _project(products: Array, start: Array, rows_of_x: Array, block: Array) -> Array:
+    return _write(products, kernels.project(rows_of_x, block), start)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _back_project(total: Array, start: Array, rows_of_x: Array, rows: Array) -> Array:
+    return total + kernels.back_project(rows_of_x, _slice(rows, start, rows_of_x))
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _sweep(weigh, carry, start, rows_of_x, block, *rows) -> tuple[Array, Array]:
+    total, products = carry
+    parts = [_slice(row, start, rows_of_x) for row in rows]
+    image, found = kernels.sweep(rows_of_x, block, weigh, *parts)
+    return total + image, _write(products, found, start)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _weighted_gram(total: Array, start: Array, rows_of_x: Array, row_weight: Array) -> Array:
+    part = _slice(row_weight, start, rows_of_x)
+    return total + matmul_rows(rows_of_x, part[:, None] * rows_of_x)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _magnitude(total: Array, start: Array, rows_of_x: Array) -> Array:
+    found = kernels.magnitude(rows_of_x)
+    return jnp.where(jnp.isnan(found) | (found > total), found, total)
