@@ -60,13 +60,23 @@ def block_krylov(block_map: BlockMap, start: Array, depth: int) -> tuple[Array, 
         room = min(width, dim - have)
         if room == 0:
             break
-        # Householder QR of the whole gives columns orthogonal to all the former
-        # ones whatever the rank of the new block is.
-        grown = jnp.linalg.qr(jnp.concatenate([basis, latest[:, :room]], axis=1))[0]
-        latest = block_map(grown[:, have:])
-        basis = jnp.concatenate([basis, grown[:, have:]], axis=1)
+        grown = orthonormal_complement(basis, latest[:, :room])
+        latest = block_map(grown)
+        basis = jnp.concatenate([basis, grown], axis=1)
         image = jnp.concatenate([image, latest], axis=1)
     return basis, image
+
+
+def orthonormal_complement(basis: Array, block: Array) -> Array:
+    """Return orthonormal columns (p, b), orthogonal to `basis`, that span what `block` adds to it.
+
+    Where the block adds less than b dimensions the rest is arbitrary: Householder QR fills
+    it with orthonormal columns, and the next round makes them orthogonal to the basis.
+    """
+    for _ in range(3):
+        block = block - matmul(basis, matmul_rows(basis, block))
+        block = jnp.linalg.qr(block)[0]
+    return block
 
 
 def random_block(key: Array, dim: int, width: int, warm: Array) -> Array:

@@ -8,6 +8,7 @@ from jax import Array
 from jaxpoly import kernels
 from jaxpoly.lifting import Debias, Lifting, gradient_parts, scale_rows
 from jaxpoly.precision import matmul_rows
+from jaxpoly.threshold import orthonormal_complement
 
 
 class KrylovSpace(NamedTuple):
@@ -36,28 +37,25 @@ def krylov_space(
     row_weight, shift = gradient_parts(lifting, residual, debias)
     dim, width = start.shape
     latest = basis = jnp.linalg.qr(start)[0]
-    images, products = [], []
+    products, overlaps = [], []
     for _ in range(depth):
         image, product = kernels.sweep(lifting.inputs, latest, scale_rows, row_weight)
-        images.append(image - shift * latest)
+        image = image - shift * latest
         products.append(product)
         have = basis.shape[1]
         room = min(width, dim - have)
-        if room == 0:
-            latest = basis[:, have:]
-            break
-        # Householder QR of the whole gives columns orthogonal to all the former ones
-        # whatever the rank of the new block is.
-        grown = jnp.linalg.qr(jnp.concatenate([basis, images[-1][:, :room]], axis=1))[0]
-        latest = grown[:, have:]
+        latest = orthonormal_complement(basis, image[:, :room])
         basis = jnp.concatenate([basis, latest], axis=1)
-    products.append(kernels.project(lifting.inputs, latest))
-    last = products[-1]
+        # The image lies in the space as it is now: later blocks are orthogonal to it.
+        overlaps.append(matmul_rows(basis, image))
+        if room == 0:
+            break
+    last = kernels.project(lifting.inputs, latest)
     corner = matmul_rows(last, scale_rows(last, row_weight))
     corner = corner - shift * jnp.eye(last.shape[1], dtype=corner.dtype)
-    if not images:
-        return KrylovSpace(basis, last, corner)
-    known = matmul_rows(basis, jnp.concatenate(images, axis=1))
-    others = jnp.concatenate([known[known.shape[1] :].T, corner])
-    gradient = jnp.concatenate([known, others], axis=1)
-    return KrylovSpace(basis, jnp.concatenate(products, axis=1), gradient)
+    size = basis.shape[1]
+    known = [jnp.pad(part, ((0, size - part.shape[0]), (0, 0))) for part in overlaps]
+    left = jnp.concatenate([*known, jnp.zeros((size, 0), corner.dtype)], axis=1)
+    right = jnp.concatenate([left[left.shape[1] :].T, corner])
+    gradient = jnp.concatenate([left, right], axis=1)
+    return KrylovSpace(basis, jnp.concatenate([*products, last], axis=1), gradient)
