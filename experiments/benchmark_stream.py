@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxpoly as jp
@@ -22,7 +23,7 @@ from experiments.benchmark_passes import Counting
 from experiments.session import Session
 
 BLOCK_BYTES = 64 * 2**20
-SOLVERS = {
+SOLVERS: dict[str, tuple[Any, int | None]] = {
     "AP-ROM": (jp.ap_rom, 2),
     "factored descent": (jp.factored_descent, 2),
     "Gauss-Newton": (jp.gauss_newton, None),
@@ -63,13 +64,14 @@ def solved(config: Config, seed: int, folder: Path) -> dict[str, Any]:
     shape = num_samples, config.dim
     path = folder / "inputs.npy"
     inputs = np.lib.format.open_memmap(path, "w+", config.dtype, shape)
-    truth = jp.sample_truth(jax.random.key(seed), config.dim, config.rank, dtype=config.dtype)
+    dtype = jnp.dtype(config.dtype)
+    truth = jp.sample_truth(jax.random.key(seed), config.dim, config.rank, dtype=dtype)
     factor, signs = np.asarray(truth.factor), np.asarray(truth.diagonal)
     targets = np.empty(num_samples, config.dtype)
     block = max(1, BLOCK_BYTES // (config.dim * inputs.itemsize))
     for start in range(0, num_samples, block):
         rows = slice(start, start + block)
-        inputs[rows] = generator.standard_normal(inputs[rows].shape, config.dtype)
+        inputs[rows] = generator.standard_normal(inputs[rows].shape, np.float32)
         targets[rows] = (inputs[rows] @ factor) ** 2 @ signs
     inputs.flush()
     del inputs

@@ -11,18 +11,28 @@ from jaxpoly.solvers.spectral import spectral_start
 STEPS = 500
 
 
+def spectral_factor(
+    rank: int, lifting: jp.Lifting, targets: Array, key: Array, positive: bool = False
+) -> tuple[Array, Array]:
+    """Return the spectral start as neurons, which carry the size, and output weights of +-1."""
+    centred = targets - jnp.mean(targets)
+    start, _, _ = spectral_start(lifting, centred, rank, positive, "centre", key)
+    size = jnp.sqrt(jnp.abs(start.diagonal))
+    return start.factor * size[None, :], jnp.sign(start.diagonal)
+
+
+def unexplained(low_rank: jp.LowRank, lifting: jp.Lifting, targets: Array) -> Array:
+    """Return the variance of the residual over that of the targets, as one writes it in JAX."""
+    fit = (lifting.inputs @ low_rank.factor) ** 2 @ low_rank.diagonal
+    return jnp.var(fit - targets) / jnp.var(targets)
+
+
 def spectral_lbfgs(rank: int, lifting: jp.Lifting, targets: Array, key: Array) -> jp.LowRank:
     """Return L after at most 500 steps of optax's L-BFGS on (W, a) with a free intercept."""
-    centred = targets - jnp.mean(targets)
-    start, _, _ = spectral_start(lifting, centred, rank, False, "centre", key)
-    size = jnp.sqrt(jnp.abs(start.diagonal))
-    # Neurons carry the size, output weights the sign, so that both are of order one.
-    parameters = (start.factor * size[None, :], jnp.sign(start.diagonal))
-    variance = jnp.mean(centred**2)
+    parameters = spectral_factor(rank, lifting, targets, key)
 
     def loss(parameters: tuple[Array, Array]) -> Array:
-        fit = jp.measure(lifting, jp.LowRank(*parameters)) - targets
-        return jnp.mean((fit - jnp.mean(fit)) ** 2) / variance
+        return unexplained(jp.LowRank(*parameters), lifting, targets)
 
     optimizer = optax.lbfgs()
     value_and_gradient = optax.value_and_grad_from_state(loss)

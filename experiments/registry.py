@@ -20,6 +20,7 @@ NAMES = (
     "limits",
     "real-data",
     "energy-model",
+    "benchmark",
 )
 
 

@@ -54,10 +54,21 @@ def provenance(fingerprints: list[dict[str, Any]], seconds: float) -> dict[str, 
         | {
             "commit": _commit(),
             "device": f"{device.device_kind} ({device.platform}) x {jax.device_count()}",
+            "cpu_model": _cpu_model(),
             "cpu_cores": os.cpu_count(),
             "wall_seconds": round(seconds, 2),
         }
     )
+
+
+def _cpu_model() -> str:
+    """Return the name of the processor, or its family where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @cache

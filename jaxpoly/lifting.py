@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,8 @@ class Lifting:
     """The measurement `A(L)_i = <x_i x_i^T, L> = x_i^T L x_i`.
 
     Attributes:
-        inputs: X, shape (m, p), one sample a row.
+        inputs: X, shape (m, p), one sample a row: an array, whole on one device or with
+            its rows over several; `HalfPrecision`; or `StreamedRows`, on disk.
         sample_weight: w >= 0, shape (m,), or None for equal weights.  A zero
             switches a sample off, so that one compiled shape serves every m; it
             does not neutralise NaN in its row.
@@ -43,7 +44,7 @@ class Lifting:
     [2.0, 2.0]
     """
 
-    inputs: Array
+    inputs: Any
     sample_weight: Array | None = None
     linear_basis: Array | None = None
 
