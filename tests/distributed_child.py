@@ -41,6 +41,12 @@ def main(folder: Path, counts: list[int]) -> None:
     found["error"] = float(jp.relative_error(solution.value, truth))
     found["factor"] = np.asarray(solution.value.factor).tolist()
 
+    if len(counts) == 4:
+        # Compiles for long, so only where tests may be slow.
+        weight, key = lifting.sample_weight, jax.random.key(1)
+        solution = jp.recover(lifting.inputs, targets, 2, key=key, sample_weight=weight)
+        found["recover_error"] = float(jp.relative_error(solution.value, truth))
+
     # What only one process has wrong is refused in all, so that none waits for another.
     odd = process == 1
     wrong = {

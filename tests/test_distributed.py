@@ -81,6 +81,7 @@ def test_the_answer_is_that_of_one_process_in_every_process(job, folder):
         assert process["num_steps"] == expected.num_steps
         assert process["error"] < 1e-12
         assert process["factor"] == found[0]["factor"]
+        assert process.get("recover_error", 0) < 1e-12
 
 
 def test_every_process_holds_its_rows_and_no_others(job):

@@ -253,3 +253,12 @@ def test_a_mesh_with_explicit_axes_is_refused():
     mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Explicit,))
     with pytest.raises(ValueError, match=r"AxisType\.Auto"):
         jp.shard_rows(np.ones((3, 2)), np.ones(3), mesh=mesh)
+
+
+def test_the_python_blocks_of_the_page_on_scaling_run():
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    namespace: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "scaling.md", "exec"), namespace)
+    assert namespace["solution"].status == jp.Status.CONVERGED
+    np.testing.assert_array_equal(namespace["solutions"].status, jp.Status.CONVERGED)
