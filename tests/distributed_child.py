@@ -26,6 +26,7 @@ def main(folder: Path, counts: list[int]) -> None:
     # As many rows in each, and on each device.
     even = [column[:50] for column in columns[:2]]
     found["even_weighted"] = jp.shard_rows(*even)[0].sample_weight is not None
+    found["uneven_weighted"] = jp.shard_rows(*columns[:2])[0].sample_weight is not None
 
     lifting, targets = jp.shard_rows(*columns)
     found["shape"] = lifting.inputs.shape
@@ -40,6 +41,10 @@ def main(folder: Path, counts: list[int]) -> None:
     found["num_steps"] = int(solution.num_steps)
     found["error"] = float(jp.relative_error(solution.value, truth))
     found["factor"] = np.asarray(solution.value.factor).tolist()
+    # A negative weight in one process is known to none of the others before they begin.
+    bad, _ = jp.shard_rows(*columns[:2], columns[2] - 10 * (process == 1))
+    solution = jp.solve(jp.gauss_newton(2), bad, targets, jax.random.key(1))
+    found["negative_weight"] = int(solution.status)
 
     if len(counts) == 4:
         # Compiles for long, so only where tests may be slow.

@@ -93,9 +93,15 @@ def test_every_process_holds_its_rows_and_no_others(job):
         assert process["rows_here"] == count < ROWS
 
 
-def test_nothing_is_filled_up_where_all_have_the_same_number_of_rows(job):
+def test_all_processes_have_weights_where_one_is_filled_up_and_none_where_none_is(job):
     for process in job[2]:
+        assert process["uneven_weighted"]
         assert not process["even_weighted"]
+
+
+def test_a_negative_weight_in_one_process_becomes_the_status_in_all(job):
+    for process in job[2]:
+        assert process["negative_weight"] == jp.Status.NONFINITE_INPUT
 
 
 @pytest.mark.parametrize(
