@@ -58,6 +58,7 @@ def main(folder: Path, counts: list[int]) -> None:
         "columns": (columns[0][:, odd:], columns[1]),
         "dtype": (columns[0].astype(np.float32 if odd else np.float64), columns[1]),
         "weights": columns[: 2 + odd],
+        "mesh": (*columns[:2], None, jax.sharding.Mesh(jax.devices()[:1], ("rows",))),
         "twice": (lifting.inputs, targets),
     }
     for name, arguments in wrong.items():

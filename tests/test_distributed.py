@@ -110,6 +110,7 @@ def test_a_negative_weight_in_one_process_becomes_the_status_in_all(job):
         ("columns", "columns"),
         ("dtype", "bits a number"),
         ("weights", "weights"),
+        ("mesh", "devices of the processes"),
         ("twice", "several processes"),
     ],
 )
