@@ -24,6 +24,7 @@ from jaxpoly.recover import Recovery, recover
 from jaxpoly.reweighted import reweighted_start
 from jaxpoly.run import Run, Solver
 from jaxpoly.sampling import Problem, sample_problem, sample_truth
+from jaxpoly.sharding import shard_rows
 from jaxpoly.solvers.factored import FactoredDescent, factored_descent
 from jaxpoly.solvers.gauss_newton import GaussNewton, gauss_newton
 from jaxpoly.solvers.hard_thresholding import ApRom, EpRom, ap_rom, ep_rom
@@ -80,6 +81,7 @@ __all__ = [
     "reweighted_start",
     "sample_problem",
     "sample_truth",
+    "shard_rows",
     "solve",
     "spectral_error",
     "subspace_angle",

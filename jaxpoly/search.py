@@ -6,7 +6,6 @@ from itertools import count
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from jaxpoly import kernels, lowrank
@@ -59,7 +58,7 @@ def search(
     """
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is not None:
-        num_samples = int(np.count_nonzero(np.asarray(lifting.sample_weight)))
+        num_samples = int(jnp.count_nonzero(lifting.sample_weight))
     plentiful = num_samples >= PLENTY * num_unknowns
     cheap = num_samples <= CHEAP_SYSTEM
     believed = 8 if not plentiful else 3 if cheap else 2

@@ -71,9 +71,10 @@ def orthonormal_complement(basis: Array, block: Array) -> Array:
     """Return orthonormal columns (p, b), orthogonal to `basis`, that span what `block` adds to it.
 
     Where the block adds less than b dimensions the rest is arbitrary: Householder QR fills
-    it with orthonormal columns, and the next round makes them orthogonal to the basis.
+    it with orthonormal columns, and the next rounds make them orthogonal to the basis.
     """
-    for _ in range(3):
+    # Twice is enough for what the block adds, and twice more for what is filled in.
+    for _ in range(4):
         block = block - matmul(basis, matmul_rows(basis, block))
         block = jnp.linalg.qr(block)[0]
     return block

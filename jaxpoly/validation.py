@@ -24,6 +24,17 @@ def as_float_array(name: str, value: Any, ndim: int | tuple[int, ...], dtype: An
     Lists, integers and booleans become the default float; float16 and bfloat16
     become float32; `dtype` overrides.
     """
+    value, dtype = real_array(name, value, ndim, dtype)
+    if isinstance(value, np.ndarray):
+        # Before JAX sees it: JAX knows neither long double nor foreign byte order.
+        value = value.astype(dtype)
+    return jnp.asarray(value).astype(dtype)
+
+
+def real_array(
+    name: str, value: Any, ndim: int | tuple[int, ...], dtype: Any = None
+) -> tuple[np.ndarray | Array, Any]:
+    """Return `value` as an array where it lies, not converted, and the dtype to convert it to."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill it, or give sample_weight=0 to such rows")
     if not isinstance(value, list | tuple | np.ndarray | np.generic | jax.Array | numbers.Number):
@@ -48,10 +59,7 @@ def as_float_array(name: str, value: Any, ndim: int | tuple[int, ...], dtype: An
         )
     if dtype is None:
         dtype = working_dtype(name, value) if has_dtype else jnp.result_type(float)
-    if isinstance(value, np.ndarray):
-        # Before JAX sees it: JAX knows neither long double nor foreign byte order.
-        value = value.astype(dtype)
-    return jnp.asarray(value).astype(dtype)
+    return value, dtype
 
 
 def _hint(value: Any, ndim: int) -> str:
@@ -71,7 +79,7 @@ def working_dtype(name: str, value: Any) -> Any:
     if jnp.finfo(value.dtype).bits >= 64 and jnp.result_type(float) == jnp.float32:
         warnings.warn(
             f"{name} is {value.dtype} but jax_enable_x64 is off: computing in float32",
-            stacklevel=4,
+            stacklevel=5,
         )
         return jnp.float32
     return jnp.float64 if jnp.finfo(value.dtype).bits >= 64 else jnp.float32
@@ -126,12 +134,17 @@ def check_weight_values(weight: Array | None) -> None:
 def check_vector(name: str, value: ArrayLike, inputs: Array) -> Array:
     """Return `value` as an (m,) array in the dtype of the inputs."""
     vector = as_float_array(name, value, ndim=1, dtype=inputs.dtype)
+    check_length(name, vector, inputs)
+    return vector
+
+
+def check_length(name: str, vector: Any, inputs: Any) -> None:
+    """Refuse a vector that has not one entry for each row of the inputs."""
     if vector.shape[0] != inputs.shape[0]:
         raise ValueError(
             f"{name} has length {vector.shape[0]}, but lifting.inputs has {inputs.shape[0]} "
             f"rows (shape {inputs.shape})"
         )
-    return vector
 
 
 def check_block(block: ArrayLike, inputs: Array, name: str = "block") -> Array:

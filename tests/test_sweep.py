@@ -1,6 +1,9 @@
 """A problem of a sweep is the same whatever surrounds it, and nothing is computed twice."""
 
-from dataclasses import replace
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
 
 import jax
 import numpy as np
@@ -56,6 +59,30 @@ def test_a_cell_alone_is_bitwise_that_of_the_grid_with_any_order_and_workers(ref
     backwards = run(CELLS[::-1])
     for name in reference.data_vars:
         np.testing.assert_array_equal(backwards[name].values[::-1], reference[name].values)
+
+
+EIGHT_DEVICES = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_enable_x64", True)
+from experiments.problems import Cell
+from experiments.session import Session
+from experiments.sweep import sweep
+name, cells, trials, seed, path = json.loads(sys.argv[1])
+assert jax.device_count() == 8
+table = sweep(name, [Cell(**cell) for cell in cells], trials, seed, Session())
+table.to_netcdf(path, engine="scipy")
+"""
+
+
+def test_eight_devices_give_bitwise_what_one_gives(reference, tmp_path):
+    path = tmp_path / "table.nc"
+    work = json.dumps(["test", [asdict(cell) for cell in CELLS], TRIALS, SEED, str(path)])
+    subprocess.run([sys.executable, "-c", EIGHT_DEVICES, work], check=True, timeout=200)
+    with xr.open_dataset(path, engine="scipy") as found:
+        for name in reference.data_vars:
+            np.testing.assert_array_equal(found[name].values, reference[name].values)
 
 
 def test_all_solvers_meet_the_same_problems():
