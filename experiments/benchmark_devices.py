@@ -95,7 +95,7 @@ def seconds_per_step(
     device = jax.devices()[0]
     return {
         "devices": count,
-        "kind": f"{device.device_kind} ({device.platform})",
+        "kind": "virtual CPU" if device.platform == "cpu" else device.device_kind,
         "num_samples": num_samples,
         "dim": dim,
         "rank": rank,
