@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 import traceback
+from queue import SimpleQueue
+from threading import Thread
 
 GRACE = 3.0
 
@@ -55,19 +57,20 @@ def launch(options: argparse.Namespace) -> int:
         command += ["--devices", str(options.devices)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     children: list[subprocess.Popen] = []
+    # In the order of their ends.
+    codes: SimpleQueue[int] = SimpleQueue()
     try:
         for process in range(options.processes):
             words = [*command, "--process", str(process), options.script, *options.args]
             # A session of its own: Ctrl-C comes to this process alone, which ends the others.
-            children.append(subprocess.Popen(words, start_new_session=True))
-        while True:
-            codes = [child.poll() for child in children]
-            for code in codes:
-                if code:
-                    return code if code > 0 else 128 - code
-            if None not in codes:
-                return 0
-            time.sleep(0.05)
+            child = subprocess.Popen(words, start_new_session=True)
+            children.append(child)
+            Thread(target=lambda child=child: codes.put(child.wait()), daemon=True).start()
+        for _ in children:
+            code = codes.get()
+            if code:
+                return code if code > 0 else 128 - code
+        return 0
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     finally:
@@ -116,11 +119,13 @@ def join(options: argparse.Namespace) -> int:
         code = error.code
     except BaseException:
         code = traceback.format_exc()
-    # At an ordinary exit JAX waits for the other processes, while they wait for this one.
     if not isinstance(code, int):
         print(code, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    # If this one fails because another is gone, that one shall be the first to have ended.
+    time.sleep(0.5)
+    # At an ordinary exit JAX waits for the other processes, while they wait for this one.
     os._exit(code if isinstance(code, int) else 1)
 
 
