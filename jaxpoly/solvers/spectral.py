@@ -1,6 +1,6 @@
 """The spectral start: the leading eigenpairs of the descent direction at L = 0."""
 
-import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxpoly import lowrank
@@ -9,7 +9,7 @@ from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul
 from jaxpoly.solvers.krylov import krylov_space
 from jaxpoly.tangent import tangent_step
-from jaxpoly.threshold import krylov_depth
+from jaxpoly.threshold import krylov_depth, random_block
 
 # A start need not be accurate; the steps do the rest.
 ACCURACY = 2.0
@@ -25,7 +25,8 @@ def spectral_start(
     space, and the step that minimises the loss along them.  V (p, r) is orthonormal.
     """
     dim = lifting.inputs.shape[1]
-    block = jax.random.normal(key, (dim, min(dim, rank + OVERSAMPLE)), targets.dtype)
+    none = jnp.zeros((dim, 0), targets.dtype)
+    block = random_block(key, dim, min(dim, rank + OVERSAMPLE), none)
     depth = krylov_depth(dim, ACCURACY)
     space = krylov_space(lifting, -targets, debias, block, depth)
     leading = lowrank.truncate_matrix(-space.gradient, rank, positive)
