@@ -76,11 +76,10 @@ def _title(size: benchmark_kernels.Size) -> str:
 
 def plot_peers(rows: list[dict[str, Any]]) -> Figure:
     """Draw the seconds to the goal of every method, a panel a case."""
-    columns = 2
+    columns = min(2, len(rows))
     lines = -(-len(rows) // columns)
-    figure, panels = plt.subplots(
-        lines, columns, figsize=(10.5, 0.4 + 2.9 * lines), layout="constrained", squeeze=False
-    )
+    size = 5.25 * columns, 0.4 + 2.9 * lines
+    figure, panels = plt.subplots(lines, columns, figsize=size, layout="constrained", squeeze=False)
     for axes, row in zip(panels.flat, rows, strict=False):
         _draw_case(axes, row)
     for axes in panels.flat[len(rows) :]:
@@ -91,7 +90,7 @@ def plot_peers(rows: list[dict[str, Any]]) -> Figure:
 def _draw_case(axes: Axes, row: dict[str, Any]) -> None:
     case, count = benchmark_goal.Case(**row["case"]), len(row["problems"])
     methods = benchmark_goal.summary(row)["methods"]
-    known = [line["seconds"] for line in methods.values() if line["seconds"]]
+    known = [line["seconds"] for line in methods.values() if line["seconds"]] or [1.0]
     for place, line in enumerate(methods.values()):
         name = list(methods)[place]
         if line["seconds"] is None:
@@ -104,7 +103,7 @@ def _draw_case(axes: Axes, row: dict[str, Any]) -> None:
         share = "" if line["reached"] == count else f", {line['reached']} of {count} problems"
         axes.bar_label(bar, [f"{_duration(line['seconds'])}{share}"], padding=3, fontsize=7)
     axes.set_yticks(range(len(methods)), list(methods), fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.set_xscale("log")
     axes.set_xlim(min(known) / 2, 8 * max(known))
     axes.set_xlabel(f"seconds to a relative error of {row['goal']:g}, compiled")

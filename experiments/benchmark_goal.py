@@ -237,20 +237,17 @@ def summary(row: dict[str, Any]) -> dict[str, Any]:
         }
         title = name.partition(", ")[0]
         found[title] = min(line, found.get(title, line), key=_order)
-    best_kit, best_peer = (
+    best = [
         min(
             (name for name in found if found[name]["is_kit"] == is_kit),
             key=lambda name: _order(found[name]),
+            default=None,
         )
         for is_kit in (True, False)
-    )
-    kit_seconds, peer_seconds = found[best_kit]["seconds"], found[best_peer]["seconds"]
-    return {
-        "methods": found,
-        "best_kit": best_kit,
-        "best_peer": best_peer,
-        "ratio": kit_seconds / peer_seconds if kit_seconds and peer_seconds else None,
-    }
+    ]
+    times = [found[name]["seconds"] for name in best if name and found[name]["seconds"]]
+    ratio = times[0] / times[1] if len(times) == 2 else None
+    return {"methods": found, "best_kit": best[0], "best_peer": best[1], "ratio": ratio}
 
 
 def _order(line: dict[str, Any]) -> tuple[int, float]:
@@ -277,6 +274,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             if line["reason"]:
                 text += f"  failing: {line['reason']}"
             lines.append(text)
-        ratio = "-" if found["ratio"] is None else f"{found['ratio']:.2f}"
-        lines += [f"{found['best_kit']} over {found['best_peer']}: {ratio}", ""]
+        if found["ratio"] is not None:
+            lines.append(f"{found['best_kit']} over {found['best_peer']}: {found['ratio']:.2f}")
+        lines.append("")
     return "\n".join(lines[:-1])

@@ -225,6 +225,14 @@ def test_the_ratio_is_of_the_best_that_solve_all_problems():
     assert summary["methods"]["EP-ROM"]["reached"] == 1
 
 
+def test_methods_that_all_fail_have_no_ratio_and_are_told_and_drawn(saved, tmp_path):
+    efforts = {"numpy EP-ROM, step 1": {"reached": False, "reason": "error 3e-01"}}
+    row = saved["peers"][0] | {"problems": [{"efforts": efforts, "seconds": {}}]}
+    assert benchmark_goal.summary(row)["ratio"] is None
+    assert "failing: error 3e-01" in benchmark_goal.table([row])
+    benchmark.draw({"peers": [row]}, tmp_path)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_all_ways_to_solve_a_batch_solve_it(shared):
     config = SMOKE.batch
