@@ -31,6 +31,7 @@ from jaxpoly.precision import matmul, matmul_rows
 
 BLOCK_BYTES = 2 * 2**20
 LANES = 4
+THIN = 8
 
 Weigh = Callable[..., Array]
 
@@ -88,11 +89,8 @@ def back_project(inputs: Any, rows: Array) -> Array:
     if rows.ndim == 1:
         return back_project(inputs, rows[:, None])[:, 0]
     values = _values(inputs)
-    if not _in_blocks(inputs):
-        return _whole_back_project(values, rows)
-    return lax.platform_dependent(
-        values, rows, cpu=_blocked_back_project, default=_whole_back_project
-    )
+    on_cpu = _blocked_back_project if _in_blocks(inputs) else _thin_back_project
+    return lax.platform_dependent(values, rows, cpu=on_cpu, default=_whole_back_project)
 
 
 def sweep(inputs: Any, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array, Array]:
@@ -112,11 +110,8 @@ def sweep(inputs: Any, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array,
         return inputs.sweep(block, weigh, *rows)
     values = _values(inputs)
     whole = partial(_whole_sweep, weigh)
-    if _in_blocks(inputs):
-        blocked = partial(_blocked_sweep, weigh)
-        return lax.platform_dependent(values, block, *rows, cpu=blocked, default=whole)
-    padded = partial(_padded_sweep, weigh)
-    return lax.platform_dependent(values, block, *rows, cpu=padded, default=whole)
+    on_cpu = partial(_blocked_sweep if _in_blocks(inputs) else _padded_sweep, weigh)
+    return lax.platform_dependent(values, block, *rows, cpu=on_cpu, default=whole)
 
 
 def weighted_gram(inputs: Any, row_weight: Array) -> Array:
@@ -161,7 +156,7 @@ def _project_block(products: Array, start: Array, rows_of_x: Array, block: Array
 def _back_project_block(total: Array, start: Array, rows_of_x: Array, rows: Array) -> Array:
     """Return `total`, (k, p), plus what one row block adds to it."""
     part = lax.dynamic_slice_in_dim(rows, start, rows_of_x.shape[0])
-    return total + matmul_rows(part, rows_of_x.astype(rows.dtype))
+    return total + _thin_adjoint(rows_of_x, part)
 
 
 def _magnitude_block(total: Array, start: Array, rows_of_x: Array) -> Array:
@@ -184,7 +179,7 @@ def _sweep_block(
     found = matmul(rows_of_x, block)
     weighed = weigh(found, *(lax.dynamic_slice_in_dim(row, start, size) for row in rows))
     products = lax.dynamic_update_slice_in_dim(products, found, start, 0)
-    return total + matmul_rows(weighed, rows_of_x), products
+    return total + _thin_adjoint(rows_of_x, weighed), products
 
 
 def _in_row_blocks(visit: Callable[..., Any], carry: Any, values: Array, *rest: Array) -> Any:
@@ -225,6 +220,10 @@ def _whole_back_project(values: Array, rows: Array) -> Array:
     return matmul_rows(values.astype(rows.dtype), rows)
 
 
+def _thin_back_project(values: Array, rows: Array) -> Array:
+    return _thin_adjoint(values, rows).T
+
+
 def _blocked_back_project(values: Array, rows: Array) -> Array:
     total = jnp.zeros((rows.shape[1], values.shape[1]), rows.dtype)
     return _in_row_blocks(_back_project_block, total, values, rows).T
@@ -238,13 +237,22 @@ def _whole_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tup
 
 def _padded_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tuple[Array, Array]:
     width = block.shape[1]
-    missing = -width % LANES if width > 1 else 0
+    missing = -width % LANES if 1 < width < THIN else 0
 
     def pad(array: Array) -> Array:
         return jnp.pad(array, ((0, 0), (0, missing))) if array.ndim == 2 else array
 
-    total, products = _whole_sweep(weigh, values, pad(block), *map(pad, rows))
-    return total[:, :width], products[:, :width]
+    products = matmul(values.astype(block.dtype), pad(block))
+    total = _thin_adjoint(values, weigh(products, *map(pad, rows)))
+    return total[:width].T, products[:, :width]
+
+
+def _thin_adjoint(values: Array, rows: Array) -> Array:
+    """Return `rows^T X`, (k, p); few columns are written out as rows first."""
+    values = values.astype(rows.dtype)
+    if rows.shape[1] > THIN:
+        return matmul_rows(rows, values)
+    return matmul(lax.optimization_barrier(rows.T), values)
 
 
 def _blocked_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tuple[Array, Array]:
