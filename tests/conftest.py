@@ -1,9 +1,20 @@
 """Strict numerics for all tests, and the option for slow statistical checks."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Several workers share the cores: LAPACK's own threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# What one process of a run has compiled serves the others: both workers, and the commands that
+# tests start.  The first process makes the folder, and takes it away at the end.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _compiled = tempfile.mkdtemp(prefix="jaxpoly-compiled-")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 from collections.abc import Callable
 from functools import cache, partial
