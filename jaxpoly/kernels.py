@@ -9,13 +9,17 @@ Which form is chosen, and why (two CPU cores, in reads of X; a plain sum over X 
 
 - `project` is one matrix product everywhere: 1.0 to 2.5 reads for up to 5 columns.
 - `back_project` and `sweep` on a CPU go through row blocks of `BLOCK_BYTES` cut out by
-  `dynamic_slice`, which is a view where indexing a reshaped X is a copy.  XLA's product
-  over the long axis takes 5 to 8 reads as a whole and 2 to 4 in blocks, and the second
-  product of a sweep finds its block in cache.
-- An X of a few blocks fits in cache as a whole; there the thin block is padded to a multiple
-  of `LANES` columns in float32, since Eigen's kernels for 2, 3 or 5 columns are half as fast.
+  `dynamic_slice`, which is a view where indexing a reshaped X is a copy.  The second product
+  of a sweep then finds its block in cache: 2.5 to 5 reads for 5 columns instead of 4.5 to 8.
+- The way back on a CPU is rows^T X and not X^T rows, with rows^T written out before: two to
+  four times as fast for the same product.
+- An X of a block or two fits in cache as a whole; there a block of 2 to 7 columns is padded
+  to a multiple of `LANES`, for which Eigen is up to twice as fast.
 - With several devices, X may be sharded, and cutting blocks out of it would gather it;
   accelerators do two large products at full speed.  Both take the plain products.
+
+Between this and one read stand thin products at a tenth of the arithmetic speed of large ones:
+a compiled kernel that keeps 8 rows and 5 columns in registers would be put in `sweep`.
 """
 
 from collections.abc import Callable
@@ -29,9 +33,9 @@ from jax import Array, lax
 
 from jaxpoly.precision import matmul, matmul_rows
 
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 4 * 2**20
 LANES = 4
-THIN = 8
+THIN = 8  # columns, from which on padding gains nothing
 
 Weigh = Callable[..., Array]
 
@@ -89,7 +93,7 @@ def back_project(inputs: Any, rows: Array) -> Array:
     if rows.ndim == 1:
         return back_project(inputs, rows[:, None])[:, 0]
     values = _values(inputs)
-    on_cpu = _blocked_back_project if _in_blocks(inputs) else _thin_back_project
+    on_cpu = _blocked_back_project if _in_blocks(inputs) else _small_back_project
     return lax.platform_dependent(values, rows, cpu=on_cpu, default=_whole_back_project)
 
 
@@ -156,7 +160,7 @@ def _project_block(products: Array, start: Array, rows_of_x: Array, block: Array
 def _back_project_block(total: Array, start: Array, rows_of_x: Array, rows: Array) -> Array:
     """Return `total`, (k, p), plus what one row block adds to it."""
     part = lax.dynamic_slice_in_dim(rows, start, rows_of_x.shape[0])
-    return total + _thin_adjoint(rows_of_x, part)
+    return total + _adjoint(rows_of_x, part)
 
 
 def _magnitude_block(total: Array, start: Array, rows_of_x: Array) -> Array:
@@ -179,13 +183,13 @@ def _sweep_block(
     found = matmul(rows_of_x, block)
     weighed = weigh(found, *(lax.dynamic_slice_in_dim(row, start, size) for row in rows))
     products = lax.dynamic_update_slice_in_dim(products, found, start, 0)
-    return total + _thin_adjoint(rows_of_x, weighed), products
+    return total + _adjoint(rows_of_x, weighed), products
 
 
 def _in_row_blocks(visit: Callable[..., Any], carry: Any, values: Array, *rest: Array) -> Any:
     """Return the carry after `visit(carry, start, rows of X, *rest)` of every row block."""
     num_rows, dim = values.shape
-    size = min(num_rows, max(1, BLOCK_BYTES // (dim * values.dtype.itemsize)))
+    size = min(num_rows, max(1, BLOCK_BYTES // (dim * max(values.dtype.itemsize, 4))))
 
     brain = values.dtype == jnp.bfloat16
     if brain:
@@ -213,15 +217,15 @@ def _in_blocks(inputs: Any) -> bool:
     values = _values(inputs)
     if jax.device_count() > 1:
         return False
-    return isinstance(inputs, HalfPrecision) or values.nbytes > 4 * BLOCK_BYTES
+    return isinstance(inputs, HalfPrecision) or values.nbytes > 2 * BLOCK_BYTES
 
 
 def _whole_back_project(values: Array, rows: Array) -> Array:
     return matmul_rows(values.astype(rows.dtype), rows)
 
 
-def _thin_back_project(values: Array, rows: Array) -> Array:
-    return _thin_adjoint(values, rows).T
+def _small_back_project(values: Array, rows: Array) -> Array:
+    return _adjoint(values, rows).T
 
 
 def _blocked_back_project(values: Array, rows: Array) -> Array:
@@ -243,16 +247,13 @@ def _padded_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tu
         return jnp.pad(array, ((0, 0), (0, missing))) if array.ndim == 2 else array
 
     products = matmul(values.astype(block.dtype), pad(block))
-    total = _thin_adjoint(values, weigh(products, *map(pad, rows)))
+    total = _adjoint(values, weigh(products, *map(pad, rows)))
     return total[:width].T, products[:, :width]
 
 
-def _thin_adjoint(values: Array, rows: Array) -> Array:
-    """Return `rows^T X`, (k, p); few columns are written out as rows first."""
-    values = values.astype(rows.dtype)
-    if rows.shape[1] > THIN:
-        return matmul_rows(rows, values)
-    return matmul(lax.optimization_barrier(rows.T), values)
+def _adjoint(values: Array, rows: Array) -> Array:
+    """Return `rows^T X`, (k, p), with rows^T written out before it is multiplied."""
+    return matmul(lax.optimization_barrier(rows.T), values.astype(rows.dtype))
 
 
 def _blocked_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tuple[Array, Array]:

@@ -119,8 +119,8 @@ def test_a_sweep_in_blocks_is_differentiable(monkeypatch):
 
 
 def test_blocks_write_nothing_of_the_size_of_the_inputs():
-    inputs = jax.ShapeDtypeStruct((40_000, 500), jnp.float32)
-    block, weight = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((500, 5), (40_000,)))
+    inputs = jax.ShapeDtypeStruct((400_000, 500), jnp.float32)
+    block, weight = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((500, 5), (400_000,)))
     compiled = jax.jit(_scaled_sweep).lower(inputs, block, weight).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.05 * inputs.size * 4
 
@@ -144,8 +144,8 @@ def test_half_precision_inputs_give_the_products_of_the_rounded_inputs_in_float3
 
 @pytest.mark.parametrize(("dtype", "copies"), [("float16", 0), ("bfloat16", 1)])
 def test_half_precision_inputs_are_never_converted_as_a_whole(dtype, copies):
-    values = jax.ShapeDtypeStruct((40_000, 500), dtype)
-    block, weight = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((500, 5), (40_000,)))
+    values = jax.ShapeDtypeStruct((400_000, 500), dtype)
+    block, weight = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((500, 5), (400_000,)))
     for kernel in (
         lambda v, b, w: _scaled_sweep(HalfPrecision(v), b, w),
         lambda v, b, w: kernels.project(HalfPrecision(v), b),
