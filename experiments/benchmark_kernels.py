@@ -80,7 +80,8 @@ def kit_gradient(inputs: Array, factor: Array, signs: Array, targets: Array) -> 
     def weigh(products: Array, targets: Array) -> Array:
         # The sweep may have added columns of zeros.
         weights = jnp.pad(signs, (0, products.shape[1] - len(signs)))
-        return (products**2 @ weights - targets)[:, None] * products
+        forms = jnp.sum(products**2 * weights[None, :], axis=1)
+        return (forms - targets)[:, None] * products
 
     return kernels.sweep(inputs, factor, weigh, targets)[0]
 

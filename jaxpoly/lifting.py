@@ -73,7 +73,8 @@ def measure(lifting: Lifting, low_rank: LowRank) -> Array:
 
 def quadratic_forms(products: Array, diagonal: Array) -> Array:
     """Return `x_i^T F diag(d) F^T x_i` for every row, (m,), given X F."""
-    return matmul(products**2, diagonal)
+    # No matrix product, so that it fuses, in batches too.
+    return jnp.sum(products**2 * diagonal[None, :], axis=1)
 
 
 def backproject(lifting: Lifting, residual: ArrayLike, block: ArrayLike) -> Array:

@@ -99,13 +99,23 @@ class GaussNewton:
         def curvature(direction: Array) -> Array:
             return fitted_curvature(direction) + ridge * penalty(direction)
 
+        def precondition(direction: Array) -> Array:
+            # Inverts the curvature of |V D^T + D V^T|_F^2, twice as large along V.
+            return direction - matmul(basis, matmul_rows(basis, direction)) / 2
+
         present = basis * estimate.diagonal[None, :] / 2
         descent = -slope_side - ridge * penalty(present)
         target_norm = weighted_norm(lifting, centre(lifting, targets, self.debias))
         forcing = weighted_norm(lifting, residual) / jnp.where(target_norm > 0, target_norm, 1)
         loop = partial(kernels.while_loop, inputs)
-        move, bend = conjugate_gradient(
-            curvature, descent, damping, jnp.minimum(FORCING, forcing), self.inner_steps, loop
+        move, slope, bend = conjugate_gradient(
+            curvature,
+            precondition,
+            descent,
+            damping,
+            jnp.minimum(FORCING, forcing),
+            self.inner_steps,
+            loop,
         )
         moved = self._activate(retract(basis, present + move, self.rank, self.positive))
         moved_products = kernels.project(inputs, moved.factor)
@@ -113,15 +123,14 @@ class GaussNewton:
 
         loss = self.loss(lifting, state.residual, estimate)
         moved_loss = self.loss(lifting, moved_residual, moved)
-        slope = jnp.linalg.norm(descent)
         # Cosine of the residual and its image on the tangent space, the ridge as residual too.
-        cosine = slope / jnp.sqrt(bend) * (slope / loss)
+        cosine = jnp.sqrt(slope) / jnp.sqrt(bend) * (jnp.sqrt(slope) / loss)
         stationarity = jnp.where(bend > 0, cosine, jnp.inf)
 
         # At an optimum the last decrease is less than the rounding of the residual.
         rounding = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
         accepted = ~(moved_loss > loss + rounding)
-        unit = jnp.where(slope > 0, bend / slope**2, 0)
+        unit = jnp.where(slope > 0, bend / slope, 0)
         grown = jnp.maximum(DAMPING_GROWTH * damping, FIRST_DAMPING * unit)
         return State(
             estimate=jax.tree.map(partial(jnp.where, accepted), moved, estimate),
@@ -172,21 +181,24 @@ def retract(basis: Array, direction: Array, rank: int, positive: bool) -> LowRan
 
 def conjugate_gradient(
     operator: Callable[[Array], Array],
+    precondition: Callable[[Array], Array],
     target: Array,
     damping: Array,
     forcing: Array,
     num_steps: int,
     loop: Callable[..., Any] = lax.while_loop,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Solve `operator(D) + damping D = target` roughly, from D = 0.
 
-    Stops at a remainder of `forcing` times the target or after `num_steps`; `loop` is
-    `lax.while_loop` or one like it.
+    Stops at a remainder of `forcing` times the target, in the norm of the preconditioner,
+    or after `num_steps`; `loop` is `lax.while_loop` or one like it.
 
     Returns:
-        D, and the curvature `<target, operator(target)>` along the target, undamped.
+        D, and along the preconditioned target z, the first direction, the slope
+        `<target, z>` and the curvature `<z, operator(z)>`, undamped.
     """
-    size = jnp.sum(target**2)
+    conditioned = precondition(target)
+    size = jnp.sum(target * conditioned)
 
     def unfinished(carry):
         _, _, _, rest, _, count = carry
@@ -201,13 +213,14 @@ def conjugate_gradient(
         step = rest / jnp.where(bend > 0, bend, jnp.inf)
         solution = solution + step * direction
         remainder = remainder - step * image
-        left = jnp.sum(remainder**2)
-        direction = remainder + left / rest * direction
+        conditioned = precondition(remainder)
+        left = jnp.sum(remainder * conditioned)
+        direction = conditioned + left / rest * direction
         return solution, remainder, direction, left, first, count + 1
 
-    start = (jnp.zeros_like(target), target, target, size, jnp.zeros_like(size), 0)
+    start = (jnp.zeros_like(target), target, conditioned, size, jnp.zeros_like(size), 0)
     solution, _, _, _, first, _ = loop(unfinished, body, start)
-    return solution, first
+    return solution, size, first
 
 
 def gauss_newton(
