@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 import jaxpoly as jp
 from jaxpoly.rank_choice import choose_rank, largest_rank, rank_curve
+from jaxpoly.search import _from_random
 
 KEY = jax.random.key(1)
 M, P, RANK = 120, 10, 2
@@ -193,6 +194,18 @@ def test_a_small_sample_of_centred_inputs_is_not_taken_for_far_shifted(data, mon
     with pytest.raises(SearchedError):
         recover(data.lifting.inputs + 100, data.targets)
     assert prepared == [False, True]
+
+
+def test_random_starts_find_what_few_samples_tell():
+    # 25 samples for 19 unknowns and an intercept.
+    lifting, targets, truth = jp.sample_problem(jax.random.key(6), 25, P, RANK)
+    keys = jax.random.split(KEY, 4)
+    found = _from_random(jp.gauss_newton(RANK), lifting, targets, keys, 100, 1e-10)
+    errors = np.asarray(jax.vmap(jp.relative_error, in_axes=(0, None))(found.value, truth))
+    converged = np.asarray(found.status) == Status.CONVERGED
+    assert converged.any()
+    assert np.all(errors[converged] < 1e-6)
+    assert len(set(errors.tolist())) == 4
 
 
 def test_a_ridge_shrinks_the_matrix(data):
