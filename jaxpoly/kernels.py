@@ -93,6 +93,8 @@ def back_project(inputs: Any, rows: Array) -> Array:
     if rows.ndim == 1:
         return back_project(inputs, rows[:, None])[:, 0]
     values = _values(inputs)
+    if jax.device_count() > 1:
+        return _whole_back_project(values, rows)
     on_cpu = _blocked_back_project if _in_blocks(inputs) else _small_back_project
     return lax.platform_dependent(values, rows, cpu=on_cpu, default=_whole_back_project)
 
@@ -114,6 +116,8 @@ def sweep(inputs: Any, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array,
         return inputs.sweep(block, weigh, *rows)
     values = _values(inputs)
     whole = partial(_whole_sweep, weigh)
+    if jax.device_count() > 1:
+        return whole(values, block, *rows)
     on_cpu = partial(_blocked_sweep if _in_blocks(inputs) else _padded_sweep, weigh)
     return lax.platform_dependent(values, block, *rows, cpu=on_cpu, default=whole)
 
