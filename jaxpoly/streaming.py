@@ -14,6 +14,9 @@ from jaxpoly import kernels
 from jaxpoly.precision import matmul_rows
 from jaxpoly.validation import working_dtype
 
+# Bytes to whose multiple an array's address has to be for XLA to use it as it is.
+ALIGNMENT = 64
+
 
 @jax.tree_util.register_static
 class StreamedRows:
@@ -102,23 +105,36 @@ class StreamedRows:
             )
         for start, rows in self._blocks():
             carry = visit(carry, start, rows, *rest)
-            # No more than one block is computed with while the next is read.
+            # The buffer of this block is filled again next.
             jax.block_until_ready(carry)
         return carry
 
     def _blocks(self) -> Iterator[tuple[int, Array]]:
+        # Two buffers for the whole read: one is filled while the other is computed with.
+        buffers = [_aligned((self.block_rows, self.shape[1]), self.dtype) for _ in range(2)]
+
         def read(start: int) -> np.ndarray:
             # A copy, so that a memory map is read here and not while it is computed with.
-            return np.array(self.source[start : start + self.block_rows], self.dtype)
+            rows = self.source[start : start + self.block_rows]
+            buffer = buffers[start // self.block_rows % 2][: len(rows)]
+            np.copyto(buffer, rows, casting="unsafe")
+            return buffer
 
-        starts = range(0, self.shape[0], self.block_rows)
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(read, 0)
-            for start in starts:
+            for start in range(0, self.shape[0], self.block_rows):
                 rows = coming.result()
                 if start + self.block_rows < self.shape[0]:
                     coming = reader.submit(read, start + self.block_rows)
-                yield start, jnp.asarray(rows)
+                yield start, jax.device_put(rows, may_alias=True)
+
+
+def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """Return an uninitialised array that JAX can use on a CPU without copying it."""
+    size = shape[0] * shape[1] * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    first = -raw.ctypes.data % ALIGNMENT
+    return raw[first : first + size].view(dtype).reshape(shape)
 
 
 def _slice(array: Array, start: Array, rows: Array) -> Array:
