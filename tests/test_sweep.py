@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -76,13 +77,17 @@ table.to_netcdf(path, engine="scipy")
 """
 
 
-def test_eight_devices_give_bitwise_what_one_gives(reference, tmp_path):
+def test_eight_devices_give_what_one_gives_to_rounding(reference, tmp_path):
     path = tmp_path / "table.nc"
     work = json.dumps(["test", [asdict(cell) for cell in CELLS], TRIALS, SEED, str(path)])
     subprocess.run([sys.executable, "-c", EIGHT_DEVICES, work], check=True, timeout=200)
     with xr.open_dataset(path, engine="scipy") as found:
+        # With several devices the kernels take the plain products, as sharded inputs need.
         for name in reference.data_vars:
-            np.testing.assert_array_equal(found[name].values, reference[name].values)
+            floats = np.issubdtype(reference[name].dtype, np.floating)
+            compare = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
+            compare = compare if floats else np.testing.assert_array_equal
+            compare(found[name].values, reference[name].values)
 
 
 def test_all_solvers_meet_the_same_problems():
