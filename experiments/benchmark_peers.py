@@ -49,67 +49,58 @@ def tolerance(effort: int) -> float:
     return 10.0 ** (-effort / 4)
 
 
+Parameters = tuple[Array, Array]
+Loss = Callable[[Parameters], Array]
+
+
 def optimistix_lbfgs(free: bool, task: Task) -> Run:
     """Prepare optimistix's L-BFGS on the factor, with signs fixed or output weights free."""
-    lifting, targets, _ = task.problem
-
-    def run(effort: int) -> jp.LowRank:
-        data = lifting, targets, task.key, tolerance(effort)
-        return _optimistix_lbfgs(task.rank, task.positive, free, *data)
-
-    return run
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _optimistix_lbfgs(
-    rank: int,
-    positive: bool,
-    free: bool,
-    lifting: jp.Lifting,
-    targets: Array,
-    key: Array,
-    tolerance: Array,
-) -> jp.LowRank:
-    import optimistix  # of the extra bench, which the other experiments do without
-
-    factor, signs = spectral_factor(rank, lifting, targets, key, positive)
-
-    def loss(parameters: tuple[Array, Array], _: Any) -> Array:
-        return unexplained(_low_rank(parameters, signs, free), lifting, targets)
-
-    # Its annotations say float; a traced tolerance saves the compilation of every other.
-    solver: Any = optimistix.LBFGS(rtol=tolerance, atol=tolerance)  # type: ignore[arg-type]
-    found: Any = optimistix.minimise(
-        loss, solver, (factor, signs), max_steps=MOST_STEPS, throw=False
-    )
-    return _low_rank(found.value, signs, free)
+    return lambda effort: _from_spectral(_optimistix, free, task, tolerance(effort))
 
 
 def optax_lbfgs(free: bool, task: Task) -> Run:
     """Prepare optax's L-BFGS on the factor, with signs fixed or output weights free."""
-    lifting, targets, _ = task.problem
-
-    def run(effort: int) -> jp.LowRank:
-        return _optax_lbfgs(task.rank, task.positive, free, lifting, targets, task.key, effort)
-
-    return run
+    return lambda effort: _from_spectral(_optax, free, task, effort)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _optax_lbfgs(
+def _from_spectral(
+    minimise: Callable[..., Parameters], free: bool, task: Task, effort: float
+) -> jp.LowRank:
+    data = task.problem.lifting, task.problem.targets, task.key
+    return _minimised(minimise, task.rank, task.positive, free, data, effort)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _minimised(
+    minimise: Callable[..., Parameters],
     rank: int,
     positive: bool,
     free: bool,
-    lifting: jp.Lifting,
-    targets: Array,
-    key: Array,
-    num_steps: Array,
+    data: tuple[jp.Lifting, Array, Array],
+    effort: Array,
 ) -> jp.LowRank:
-    first, signs = spectral_factor(rank, lifting, targets, key, positive)
+    """Return L after `minimise(loss, start, effort)` from the spectral estimate."""
+    lifting, targets, key = data
+    factor, signs = spectral_factor(rank, lifting, targets, key, positive)
 
-    def loss(parameters: tuple[Array, Array]) -> Array:
+    def loss(parameters: Parameters) -> Array:
         return unexplained(_low_rank(parameters, signs, free), lifting, targets)
 
+    return _low_rank(minimise(loss, (factor, signs), effort), signs, free)
+
+
+def _optimistix(loss: Loss, start: Parameters, tolerance: Any) -> Parameters:
+    import optimistix  # of the extra bench, which the other experiments do without
+
+    # Its annotations say float; a traced tolerance saves the compilation of every other.
+    solver: Any = optimistix.LBFGS(rtol=tolerance, atol=tolerance)
+    found: Any = optimistix.minimise(
+        lambda parameters, _: loss(parameters), solver, start, max_steps=MOST_STEPS, throw=False
+    )
+    return found.value
+
+
+def _optax(loss: Loss, start: Parameters, num_steps: Array) -> Parameters:
     optimizer = optax.lbfgs()
     value_and_gradient = optax.value_and_grad_from_state(loss)
 
@@ -121,9 +112,7 @@ def _optax_lbfgs(
         )
         return optax.apply_updates(parameters, updates), state
 
-    start = (first, signs)
-    parameters, _ = jax.lax.fori_loop(0, num_steps, body, (start, optimizer.init(start)))
-    return _low_rank(parameters, signs, free)
+    return jax.lax.fori_loop(0, num_steps, body, (start, optimizer.init(start)))[0]
 
 
 def _low_rank(parameters: tuple[Array, Array], signs: Array, free: bool) -> jp.LowRank:

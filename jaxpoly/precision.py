@@ -1,5 +1,7 @@
 """Precision of matrix products and the tolerances that follow from the dtype."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -9,8 +11,8 @@ def _precision() -> str | lax.Precision:
     # GPUs and TPUs multiply in tf32 or bf16 unless told otherwise, which loses
     # the digits that a solver lives on.  The user's own JAX setting has the
     # last word: it is the one switch.
-    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made at run time
-    return chosen or lax.Precision.HIGHEST
+    settings: Any = jax.config  # Its attributes are made at run time, unknown to type checkers.
+    return settings.jax_default_matmul_precision or lax.Precision.HIGHEST
 
 
 def matmul(left: Array, right: Array) -> Array:

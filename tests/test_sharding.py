@@ -255,7 +255,9 @@ def test_a_mesh_with_explicit_axes_is_refused():
         jp.shard_rows(np.ones((3, 2)), np.ones(3), mesh=mesh)
 
 
-def test_the_python_blocks_of_the_page_on_scaling_run():
+def test_the_python_blocks_of_the_page_on_scaling_run(tmp_path, monkeypatch):
+    # One block writes a file where it runs.
+    monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
     namespace: dict = {}
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
