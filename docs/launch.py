@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--devices", type=int, help="CPU devices of each process")
     parser.add_argument("--coordinator", help="address and free port of process 0")
     parser.add_argument("--process", type=int, help="which of them this is")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for the others")
     parser.add_argument("script")
     parser.add_argument("args", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -93,8 +94,31 @@ def end(children: list[subprocess.Popen]) -> None:
             child.wait()
 
 
+def check_coordinator(options: argparse.Namespace) -> None:
+    """End with a message where JAX would abort: a busy port, or nobody who answers at it."""
+    host, _, port = options.coordinator.rpartition(":")
+    address = host, int(port)
+    if options.process == 0:
+        try:
+            with socket.create_server(address):
+                return
+        except OSError as error:
+            sys.exit(f"process 0 cannot listen at {options.coordinator}: {error}; choose another")
+    deadline = time.monotonic() + options.patience
+    while True:
+        try:
+            with socket.create_connection(address, timeout=1):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"no coordinator at {options.coordinator}: {error}; is process 0 running?")
+            time.sleep(0.1)
+
+
 def join(options: argparse.Namespace) -> int:
     """Join the job and run the script."""
+    if options.coordinator is not None and options.process is not None:
+        check_coordinator(options)
     import jax
 
     if options.devices is not None:
@@ -104,7 +128,7 @@ def join(options: argparse.Namespace) -> int:
         options.coordinator,
         options.processes,
         options.process,
-        initialization_timeout=60,
+        initialization_timeout=int(options.patience),
         heartbeat_timeout_seconds=10,
         shutdown_timeout_seconds=15,
     )

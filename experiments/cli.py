@@ -12,7 +12,8 @@ import jax
 import tyro
 
 from experiments import registry, report, results
-from experiments.ledger import Ledger, RefusedError, set_aside
+from experiments.ledger import Ledger
+from experiments.ledger_files import RefusedError, set_aside
 from experiments.session import Executor, Session
 
 Preset = Literal["smoke", "paper", "full"]
@@ -43,6 +44,9 @@ class Options:
     """Devices to use, on CPU worker threads; all by default."""
     executor: Executor = "auto"
     """How many problems are solved at once; see experiments/session.py."""
+    time_limit: float | None = None
+    """Seconds that a batch of a sweep may take, compilation included.  The run then starts anew,
+    solves the problems of that batch one by one, and gives up those that hang again."""
     quiet: bool = False
     """No progress."""
 
@@ -52,16 +56,27 @@ def run_experiment(name: str, args: Sequence[str]) -> None:
     module = registry.experiment(name)
     config, options = parse(name, module, args)
     jax.config.update("jax_enable_x64", True)
-    session = Session(executor=options.executor, devices=options.devices, quiet=options.quiet)
+    if options.time_limit is not None and not options.time_limit > 0:
+        raise ValueError(f"time-limit is {options.time_limit}; expected more than 0 seconds")
+    session = Session(
+        executor=options.executor,
+        devices=options.devices,
+        quiet=options.quiet,
+        time_limit=options.time_limit,
+    )
     marks = results.fingerprint(name, config) | {"executor": session.chosen_executor}
-    results.check_free(options.out, name, marks["config"])
+    damaged = results.check_free(options.out, name, marks["config"], options.resume)
     ledger = Ledger(options.out / f"{name}.db", marks, options.resume, options.force)
     try:
+        for path in damaged:
+            aside = set_aside(path)
+            ledger.note(f"{path} was damaged and is written anew; the damaged file is {aside}")
         found = module.run(config, replace(session, ledger=ledger))
         target = results.path_of(found, options.out, name)
         if ledger.is_new and target.exists():
             set_aside(target)
-        results.write(target, found, results.provenance(ledger.fingerprints, ledger.seconds))
+        marks = results.provenance(ledger.fingerprints, ledger.seconds, ledger.notes)
+        results.write(target, found, marks)
         ledger.finish()
         saved = results.read(target)
         module.draw(saved, options.out)
@@ -125,7 +140,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (RefusedError, OSError) as error:
+    except (RefusedError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

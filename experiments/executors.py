@@ -8,6 +8,7 @@ next problems into the lanes that have ended.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -35,7 +36,20 @@ class Task(NamedTuple):
     point: Point
 
 
-Emit = Callable[[list[Task], Outcome], None]
+class Office(NamedTuple):
+    """What a worker has to do with the rest of the sweep.
+
+    Attributes:
+        queue: where tasks come from.
+        emit: takes tasks and their outcomes.
+        note: takes a sentence on what happened to the run.
+        watch: a context for tasks that are being worked at, which ends those that hang.
+    """
+
+    queue: "Queue"
+    emit: Callable[[list[Task], Outcome], None]
+    note: Callable[[str], None]
+    watch: Callable[[list[Task]], AbstractContextManager[None]]
 
 
 class Queue:
@@ -85,17 +99,40 @@ class Queue:
             self._begun.clear()
 
 
-def work(executor: str, queue: Queue, emit: Emit) -> None:
+def work(executor: str, office: Office) -> None:
     """Take tasks until there are none; the body of a worker."""
     if executor == "refill":
-        refill(queue, emit)
+        refill(office)
         return
     size = MAP_BATCH if executor == "map" else VMAP_BATCH
-    program, tasks = queue.take(None, size)
+    program, tasks = office.queue.take(None, size)
     while program is not None:
-        points = stack([task.point for task in tasks], size)
-        emit(tasks, jax.device_get(solve_batch(program, executor, points)))
-        program, tasks = queue.take(program, size)
+        while tasks:
+            batch = tasks[:size]
+            points = stack([task.point for task in batch], size)
+            try:
+                with office.watch(batch):
+                    outcomes = jax.device_get(solve_batch(program, executor, points))
+            except jax.errors.JaxRuntimeError as error:
+                size = halved(size, program, error)
+                office.note(f"out of memory: batches of {size} from here on ({program})")
+                continue
+            office.emit(batch, outcomes)
+            tasks = tasks[size:]
+        program, tasks = office.queue.take(program, size)
+
+
+def halved(size: int, program: Program, error: jax.errors.JaxRuntimeError) -> int:
+    """Return half of a batch size if the memory ran out.
+
+    Raises:
+        MemoryError: a single problem does not fit; any other error as it is.
+    """
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
+    if size == 1:
+        raise MemoryError(f"one problem does not fit into memory: {program}: {error}") from error
+    return size // 2
 
 
 @partial(jax.jit, static_argnames=("program", "executor"))
@@ -121,12 +158,19 @@ class Lanes(NamedTuple):
     run: jp.Run
 
 
-def refill(queue: Queue, emit: Emit) -> None:
+def refill(office: Office) -> None:
     """Solve side by side, putting new problems into lanes that have ended."""
-    program, tasks = queue.take(None, 1)
+    program, tasks = office.queue.take(None, 1)
     while program is not None:
-        refill_program(program, tasks, queue, emit)
-        program, tasks = queue.take(None, 1)
+        width, held = num_lanes(program), {task.key: task for task in tasks}
+        while held:
+            try:
+                refill_program(program, held, width, office)
+            except jax.errors.JaxRuntimeError as error:
+                # What was in the lanes begins again, in fewer.
+                width = halved(width, program, error)
+                office.note(f"out of memory: {width} lanes from here on ({program})")
+        program, tasks = office.queue.take(None, 1)
 
 
 def num_lanes(program: Program) -> int:
@@ -136,40 +180,46 @@ def num_lanes(program: Program) -> int:
     return 2 ** int(np.log2(np.clip(fitting, 4, most)))
 
 
-def refill_program(program: Program, tasks: list[Task], queue: Queue, emit: Emit) -> None:
-    """Solve the tasks and all others of their program."""
-    width = num_lanes(program)
-    share = width // 4
+def refill_program(program: Program, held: dict[str, Task], width: int, office: Office) -> None:
+    """Solve the tasks and all others of their program; `held` is what has no outcome yet."""
+    share = max(1, width // 4)
+    waiting = deque(held.values())
     owners: list[Task | None] = [None] * width
     lanes: Lanes | None = None
     more = True
     while True:
         free = [lane for lane, owner in enumerate(owners) if owner is None]
-        while more and len(free) >= share:
-            tasks = tasks + queue.more(program, share - len(tasks))
-            more = len(tasks) == share
+        while (more or waiting) and len(free) >= share:
+            missing = share - len(waiting)
+            if more and missing > 0:
+                fetched = office.queue.more(program, missing)
+                more = len(fetched) == missing
+                held |= {task.key: task for task in fetched}
+                waiting.extend(fetched)
+            tasks = [waiting.popleft() for _ in range(min(share, len(waiting)))]
             if not tasks:
                 break
-            fresh = begin_lanes(program, stack([task.point for task in tasks], share))
-            places, free = free[: len(tasks)], free[share:]
-            if lanes is None:
-                lanes = choose(fresh, np.arange(width) % share)
-            unused = [width] * (share - len(tasks))
-            lanes = place(lanes, fresh, np.array(places + unused))
+            with office.watch(tasks):
+                fresh = begin_lanes(program, stack([task.point for task in tasks], share))
+                places, free = free[: len(tasks)], free[share:]
+                if lanes is None:
+                    lanes = choose(fresh, np.arange(width) % share)
+                unused = [width] * (share - len(tasks))
+                lanes = place(lanes, fresh, np.array(places + unused))
             for lane, task in zip(places, tasks, strict=True):
                 owners[lane] = task
-            tasks = []
         active = [lane for lane, owner in enumerate(owners) if owner is not None]
         if not active or lanes is None:
             return
-        if not more and width > 4 and len(active) <= width // 4:
+        if not more and not waiting and width > 4 and len(active) <= width // 4:
             # The last ones go on in fewer lanes.
             width = width // 4
             kept = active + [active[0]] * (width - len(active))
             lanes = choose(lanes, np.array(kept))
             owners = [owners[lane] for lane in active] + [None] * (width - len(active))
-        lanes = advance_lanes(program, lanes)
-        status, num_steps = jax.device_get((lanes.run.best.status, lanes.run.best.num_steps))
+        with office.watch([owner for owner in owners if owner is not None]):
+            lanes = advance_lanes(program, lanes)
+            status, num_steps = jax.device_get((lanes.run.best.status, lanes.run.best.num_steps))
         ended = [
             (lane, owner)
             for lane, owner in enumerate(owners)
@@ -179,9 +229,10 @@ def refill_program(program: Program, tasks: list[Task], queue: Queue, emit: Emit
         if ended:
             outcomes = jax.device_get(lane_outcomes(program, lanes))
             rows = np.array([lane for lane, _ in ended])
-            emit([owner for _, owner in ended], Outcome(*(leaf[rows] for leaf in outcomes)))
-            for lane, _ in ended:
+            office.emit([owner for _, owner in ended], Outcome(*(leaf[rows] for leaf in outcomes)))
+            for lane, owner in ended:
                 owners[lane] = None
+                del held[owner.key]
 
 
 @partial(jax.jit, static_argnames="program")

@@ -7,9 +7,9 @@ open, and the system frees the lock of a process that died.
 
 import json
 import sqlite3
+import sys
 import time
 import weakref
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +19,23 @@ from typing import Any
 import jax
 import numpy as np
 
-FORMAT = "jaxpoly ledger 1"
+from experiments.ledger_files import (
+    FORMAT,
+    Contents,
+    RefusedError,
+    checksum,
+    claim,
+    inspect,
+    is_empty,
+    open_database,
+    set_aside,
+)
+
 TABLES = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
     "CREATE TABLE records "
     "(key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT",
 )
-
-
-class RefusedError(RuntimeError):
-    """The results on disk are not those of this run; nothing was changed."""
 
 
 class Ledger:
@@ -57,10 +64,12 @@ class Ledger:
         self._lock = Lock()
         self._claim: sqlite3.Connection | None = None
         self._fingerprint = json.loads(json.dumps(fingerprint or {}, default=plain))
+        self._rescued: Contents | None = None
+        self._warning = ""
         if path is None:
             self._database = sqlite3.connect(":memory:", check_same_thread=False)
         else:
-            self._claim = _claim(path)
+            self._claim = claim(path)
             try:
                 self._database = self._take(path, resume, force)
             except BaseException:
@@ -68,16 +77,19 @@ class Ledger:
                 raise
         # A ledger in memory has no owner that would close it.
         weakref.finalize(self, self._database.close)
-        self.is_new = _is_empty(self._database)
+        self.is_new = is_empty(self._database)
         self._make()
         self._before = float(self._fact("seconds") or 0)
+        if self._rescued is not None:
+            self._write(self._rescued.records)
+            self.note(self._warning)
 
     def _take(self, path: Path, resume: bool, force: bool) -> sqlite3.Connection:
         """Open a file that is ours, or a new one."""
         if path.exists():
             self._check(path, resume, force)
         try:
-            database = _open(path)
+            database = open_database(path)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
@@ -85,45 +97,38 @@ class Ledger:
         return database
 
     def _check(self, path: Path, resume: bool, force: bool) -> None:
-        """Refuse a file that is not ours; set a finished one aside unless it is resumed."""
-        database = None
-        try:
-            database = _open(path)
-            if _is_empty(database):
-                return
-            if database.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("its pages are inconsistent")
-            facts = dict(database.execute("SELECT name, value FROM facts"))
-            if facts.get("format") != FORMAT:
-                raise sqlite3.DatabaseError(f"its format is {facts.get('format')!r}")
-            found = json.loads(facts["fingerprint"])
-            found["config"], float(facts.get("seconds", 0))
-            num_records = 0
-            for key, payload, checksum in database.execute("SELECT * FROM records"):
-                num_records += 1
-                if _checksum(key, payload) != checksum:
-                    raise sqlite3.DatabaseError(f"record {key!r} does not match its checksum")
-        except (sqlite3.Error, LookupError, TypeError, ValueError) as error:
-            raise RefusedError(
-                f"{path} is damaged or no ledger ({error}); move it away, or use --out"
-            ) from error
-        finally:
-            if database is not None:
-                database.close()
-        if not num_records and "finished" not in facts:
+        """Refuse a file that is not ours; set a finished one aside unless it is resumed.
+
+        Of a damaged one that is resumed the sound records are kept, and the file set aside.
+        """
+        found = inspect(path)
+        if found is None:
+            return
+        finished = "finished" in found.facts
+        if not (found.records or found.damage or finished):
             # Of a run that ended before it had computed anything.
             path.unlink()
             return
         # A finished run is set aside whatever the code; only its config is protected.
-        self._compare(path, found, force if resume else "finished" in facts)
-        if resume:
-            return
-        if "finished" not in facts:
+        self._compare(path, found.fingerprint, force if resume else finished)
+        if found.damage and not resume:
+            raise RefusedError(
+                f"{path} is damaged ({found.damage}); go on with --resume, which keeps what is "
+                "sound, or use --out"
+            )
+        if not resume and not finished:
             raise RefusedError(
                 f"{path} holds an unfinished run of this config; continue it with --resume, "
                 "or use --out"
             )
-        set_aside(path)
+        if not resume:
+            set_aside(path)
+        elif found.damage:
+            self._rescued = found
+            self._warning = (
+                f"{path} was damaged ({found.damage}): {len(found.records)} sound records are "
+                f"kept, the rest is computed anew; the damaged file is {set_aside(path)}"
+            )
 
     def _compare(self, path: Path, found: dict[str, Any], force: bool) -> None:
         differing = [
@@ -148,12 +153,14 @@ class Ledger:
     def _make(self) -> None:
         if self.is_new:
             facts = {"format": FORMAT, "fingerprint": json.dumps(self._fingerprint)}
+            if self._rescued is not None:
+                facts = {k: text for k, text in self._rescued.facts.items() if k != "finished"}
             with self._writing():
                 self._database.execute("BEGIN IMMEDIATE")
                 for statement in TABLES:
                     self._database.execute(statement)
                 self._database.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-        elif self._fingerprint not in self.fingerprints:
+        if self._fingerprint not in self.fingerprints:
             with self._writing():
                 self._set("continued", json.dumps([*self.fingerprints[1:], self._fingerprint]))
 
@@ -187,10 +194,10 @@ class Ledger:
         Raises:
             OSError: the disk is full or gone; what was there is intact.
         """
-        rows = []
-        for key, value in records.items():
-            payload = json.dumps(value, default=plain)
-            rows.append((key, payload, _checksum(key, payload)))
+        self._write({key: json.dumps(value, default=plain) for key, value in records.items()})
+
+    def _write(self, payloads: Mapping[str, str]) -> None:
+        rows = [(key, payload, checksum(key, payload)) for key, payload in payloads.items()]
         with self._writing():
             self._database.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
             self._set("seconds", repr(self.seconds))
@@ -225,6 +232,17 @@ class Ledger:
         for key, payload in rows:
             yield key, json.loads(payload)
 
+    def note(self, text: str) -> None:
+        """Tell the reader of the terminal, and of the results, what happened to the run."""
+        print(f"note: {text}", file=sys.stderr, flush=True)
+        with self._writing():
+            self._set("notes", json.dumps([*self.notes, text]))
+
+    @property
+    def notes(self) -> list[str]:
+        """What happened to the run, damage and lack of memory for instance."""
+        return json.loads(self._fact("notes") or "[]")
+
     def finish(self) -> None:
         """Mark the run as finished."""
         with self._writing():
@@ -239,56 +257,6 @@ class Ledger:
         self._database.close()
         if self._claim is not None:
             self._claim.close()
-
-
-def set_aside(path: Path) -> None:
-    """Rename a file to one of the same name with the time; nothing is overwritten."""
-    stamp, number = time.strftime("%Y%m%dT%H%M%S"), 0
-    while True:
-        mark = f"-{number}" if number else ""
-        target = path.with_name(f"{path.stem}-{stamp}{mark}{path.suffix}")
-        if not target.exists():
-            path.rename(target)
-            return
-        number += 1
-
-
-def _checksum(key: str, payload: str) -> int:
-    return zlib.crc32(f"{key}\n{payload}".encode())
-
-
-def _claim(path: Path) -> sqlite3.Connection:
-    """Lock the run of a ledger for this process, until it closes the lock or dies."""
-    file = path.with_suffix(".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = sqlite3.connect(file, timeout=0.5, isolation_level=None, check_same_thread=False)
-        lock.execute("BEGIN EXCLUSIVE")
-    except (OSError, sqlite3.Error) as error:
-        if "locked" in str(error):
-            raise RefusedError(
-                f"{path} is in use by another process; wait, or use --out"
-            ) from error
-        raise RefusedError(f"{path} cannot be written: {error}") from error
-    return lock
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open and lock a file."""
-    database = sqlite3.connect(path, timeout=0.5, check_same_thread=False)
-    try:
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        # The lock is taken at the first write.
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("COMMIT")
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _is_empty(database: sqlite3.Connection) -> bool:
-    return database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
 
 
 def plain(value: Any) -> Any:

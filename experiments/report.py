@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from experiments import registry, results
-from experiments.ledger import RefusedError
+from experiments.ledger_files import RefusedError
 
 PAGE = """<!doctype html>
 <html lang="en">

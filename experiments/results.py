@@ -22,7 +22,8 @@ import numpy as np
 import xarray as xr
 
 import jaxpoly
-from experiments.ledger import RefusedError, plain
+from experiments.ledger import plain
+from experiments.ledger_files import RefusedError
 
 Results = dict[str, Any] | xr.Dataset
 PACKAGES = ("jaxpoly", "jax", "jaxlib", "optax", "numpy", "scikit-learn", "xarray")
@@ -41,13 +42,18 @@ def fingerprint(name: str, config: Any) -> dict[str, Any]:
     }
 
 
-def provenance(fingerprints: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def provenance(
+    fingerprints: list[dict[str, Any]], seconds: float, notes: list[str] | None = None
+) -> dict[str, Any]:
     """Return what it takes to repeat a run: its fingerprint, commit, device and wall time.
 
-    A run that was continued under others, by force, tells these too.
+    A run that was continued under others, by force, tells these too, and one that met with
+    damage, a lack of memory or a problem that hung says so in its notes.
     """
     device = jax.devices()[0]
-    others = {"continued_under": fingerprints[1:]} if len(fingerprints) > 1 else {}
+    others: dict[str, Any] = {"notes": notes} if notes else {}
+    if len(fingerprints) > 1:
+        others["continued_under"] = fingerprints[1:]
     return (
         fingerprints[0]
         | others
@@ -124,21 +130,32 @@ def _digest(results: Results) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def check_free(folder: Path, name: str, config: dict[str, Any]) -> None:
+def check_free(folder: Path, name: str, config: dict[str, Any], resume: bool) -> list[Path]:
     """Refuse to write over results of another config, or over a file that is none.
+
+    Returns:
+        Damaged files, which a resumed run may set aside and write again from its ledger.
 
     Raises:
         RefusedError: naming the file.
     """
+    damaged = []
     for suffix in (".nc", ".json"):
         path = folder / (name + suffix)
         if path.exists():
             try:
                 found = provenance_of(read(path))["config"]
             except ValueError as error:
-                raise RefusedError(f"{error}; move it away, or use --out") from error
+                if not resume:
+                    raise RefusedError(
+                        f"{error}; move it away, write it again from its ledger with --resume, "
+                        "or use --out"
+                    ) from error
+                damaged.append(path)
+                continue
             if found != json.loads(json.dumps(config, default=plain)):
                 raise RefusedError(f"{path} holds results of another config; use another --out")
+    return damaged
 
 
 def replace_file(path: Path, save: Callable[[str], Any]) -> None:

@@ -24,12 +24,15 @@ class Session:
             CPU and "refill" elsewhere.
         devices: devices to use, on CPU worker threads; None is all there are.
         quiet: show no progress.
+        time_limit: seconds that a batch of a sweep may take, its compilation included; for
+            the command line, since the process then starts anew.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
     executor: Executor = "auto"
     devices: int | None = None
     quiet: bool = True
+    time_limit: float | None = None
 
     def progress(self, title: str, total: int, done: int = 0, unit: str = "problem") -> Progress:
         """Return a `Progress`, to be used in a `with` statement."""

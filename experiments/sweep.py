@@ -8,7 +8,8 @@ the tolerance of the solver.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -17,10 +18,15 @@ import jax
 import numpy as np
 import xarray as xr
 
-from experiments.executors import Queue, Task, work
+from experiments.executors import MAP_BATCH, Office, Queue, Task, solve_batch, stack, work
 from experiments.ledger import Ledger
 from experiments.problems import Cell, Outcome, Program
 from experiments.session import Session
+from experiments.watchdog import time_limit
+
+# Records of problems that were being solved when a batch took too long.
+SUSPECT = "suspect/"
+GIVEN_UP = [math.nan, math.nan, math.nan, -1, 0]  # as an Outcome
 
 
 def sweep(name: str, cells: list[Cell], trials: int, seed: int, session: Session) -> xr.Dataset:
@@ -58,13 +64,20 @@ def sweep(name: str, cells: list[Cell], trials: int, seed: int, session: Session
         for batch in batches:
             ledger.add(batch)
             progress.advance(len(batch))
+        for program, tasks in _groups(name, cells, trials, seed, ledger, suspect=True):
+            for task in tasks:
+                _solve_alone(program, task, session)
+                progress.advance()
     return _collect(name, cells, trials, ledger)
 
 
 def _groups(
-    name: str, cells: list[Cell], trials: int, seed: int, ledger: Ledger
+    name: str, cells: list[Cell], trials: int, seed: int, ledger: Ledger, suspect: bool = False
 ) -> Iterator[tuple[Program, Iterator[Task]]]:
-    """Yield the unfinished tasks of every program; dear programs first, to end together."""
+    """Yield the unfinished tasks of every program; dear programs first, to end together.
+
+    Those that were in a batch that took too long are left out, or yielded alone.
+    """
     by_program: dict[Program, list[Cell]] = {}
     for cell in cells:
         by_program.setdefault(cell.program, []).append(cell)
@@ -73,7 +86,7 @@ def _groups(
         for cell in members:
             for trial in range(trials):
                 key = f"{name}/{cell.name}/{trial:06d}"
-                if not ledger.has(key):
+                if not ledger.has(key) and ledger.has(SUSPECT + key) == suspect:
                     yield Task(key, cell.point(seed, trial))
 
     def cost(program: Program) -> float:
@@ -81,6 +94,26 @@ def _groups(
 
     for program in sorted(by_program, key=cost, reverse=True):
         yield program, tasks(by_program[program])
+
+
+def _solve_alone(program: Program, task: Task, session: Session) -> None:
+    """Solve one problem in a batch of its own and record it, as given up if it hangs again."""
+    ledger = session.ledger
+
+    def give_up() -> None:
+        ledger.add({task.key: GIVEN_UP})
+        ledger.note(f"given up after {session.time_limit:g} s: {task.point} of {program}")
+
+    with time_limit(session.time_limit, give_up):
+        points = stack([task.point], MAP_BATCH)
+        outcome = jax.device_get(solve_batch(program, "map", points))
+    ledger.add({task.key: [column[0].item() for column in outcome]})
+
+
+def _watch(session: Session, tasks: list[Task]) -> AbstractContextManager[None]:
+    """Return a context that suspects the tasks, and starts anew without, if it takes too long."""
+    suspects = {SUSPECT + task.key: True for task in tasks}
+    return time_limit(session.time_limit, partial(session.ledger.add, suspects))
 
 
 @contextmanager
@@ -96,10 +129,12 @@ def _workers(queue: Queue, session: Session) -> Iterator[Iterator[dict[str, Any]
         rows = zip(*columns, strict=True)
         inbox.put({task.key: list(row) for task, row in zip(tasks, rows, strict=True)})
 
+    office = Office(queue, emit, session.ledger.note, partial(_watch, session))
+
     def body(device: jax.Device) -> None:
         try:
             with jax.default_device(device):
-                work(session.chosen_executor, queue, emit)
+                work(session.chosen_executor, office)
         except BaseException as error:
             queue.close()
             inbox.put(error)
@@ -191,7 +226,8 @@ DESCRIPTIONS = {
     "relative_error": "|L - L*|_F / |L*|_F",
     "spectral_error": "|L - L*|_2 / |L*|_2",
     "relative_residual": "norm of A(L) + c - y over that of y - mean(y)",
-    "status": "jaxpoly.Status: 0 converged, 1 stationary, 2 out of steps, 3 stalled, 4 diverged",
+    "status": "jaxpoly.Status: 0 converged, 1 stationary, 2 out of steps, 3 stalled, "
+    "4 diverged; -1 given up after the time limit",
     "num_steps": "steps taken",
     "num_samples": "samples m",
     "dim": "inputs p",

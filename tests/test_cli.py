@@ -189,6 +189,7 @@ def wait_for_records(out: Path, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_with_its_code_and_loses_nothing(tmp_path, number, code):
     process = start(tmp_path, "--trials", "20000")
@@ -201,6 +202,8 @@ def test_a_signal_ends_the_run_with_its_code_and_loses_nothing(tmp_path, number,
     assert not (tmp_path / "phase-transition.nc").exists()
 
 
+@pytest.mark.fault(1)
+@pytest.mark.fault(6)
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_and_resumed_it_ends_as_if_undisturbed(tmp_path, kills):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -156,6 +157,8 @@ def assert_ended(tmp_path: Path) -> None:
             os.kill(int((tmp_path / f"{process}.pid").read_text()), 0)
 
 
+@pytest.mark.fault(11)
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(
     ("ending", "code", "text"),
     [
@@ -190,6 +193,20 @@ def test_a_signal_to_the_launcher_ends_all(number, tmp_path):
     finally:
         launcher.kill()
         launcher.wait()
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize(("process", "text"), [(0, "cannot listen"), (1, "no coordinator")])
+def test_a_coordinator_that_cannot_be_ends_the_process_with_a_message(process, text):
+    with socket.socket() as taken:
+        # Nobody listens: for process 0 the port is busy, for process 1 it does not answer.
+        taken.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:{1}".format(*taken.getsockname())
+        words = ["--coordinator", address, "--processes", "2", "--process", str(process)]
+        done = launch(*words, "--patience", "1", "script.py")
+    assert done.returncode == 1
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("words", [["--processes", "0", "script.py"], []])

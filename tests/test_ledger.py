@@ -4,7 +4,8 @@ import sqlite3
 
 import pytest
 
-from experiments.ledger import Ledger, RefusedError
+from experiments.ledger import Ledger
+from experiments.ledger_files import RefusedError
 
 MARKS = {"config": {"dim": 3}, "versions": {"jax": "1"}}
 
@@ -51,6 +52,7 @@ def test_a_finished_run_is_set_aside_for_a_new_one(path):
     kept.close()
 
 
+@pytest.mark.fault(7)
 def test_another_config_is_refused_even_by_force_and_left_as_it_is(path):
     before = path.read_bytes()
     other = MARKS | {"config": {"dim": 4}}
@@ -60,6 +62,7 @@ def test_another_config_is_refused_even_by_force_and_left_as_it_is(path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.fault(7)
 def test_other_versions_are_refused_unless_forced(path):
     other = MARKS | {"versions": {"jax": "2"}}
     with pytest.raises(RefusedError, match=r"versions.*--resume --force"):
@@ -67,27 +70,68 @@ def test_other_versions_are_refused_unless_forced(path):
     Ledger(path, other, resume=True, force=True).close()
 
 
-@pytest.mark.parametrize("damage", ["text", "truncated", "flipped", "foreign"])
-def test_a_damaged_file_is_refused_and_left_as_it_is(path, damage):
-    whole = path.read_bytes()
+def damaged(whole: bytes, damage: str) -> bytes:
     if damage == "text":
-        path.write_bytes(b"no database, but long enough to look like a file of results" * 99)
-    elif damage == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif damage == "flipped":
-        place = whole.rindex(b'"x": 0.1')
-        path.write_bytes(whole[:place] + whole[place:].replace(b"0.1", b"0.2", 1))
-    else:
-        path.unlink()
-        with sqlite3.connect(path) as database:
-            database.execute("CREATE TABLE facts (name, value)")
-        database.close()
+        return b"no database, but long enough to look like a file of results" * 99
+    if damage == "truncated":
+        return whole[: len(whole) // 2]
+    place = whole.rindex(b'"x": 0.1')
+    return whole[:place] + whole[place:].replace(b"0.1", b"0.2", 1)
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize(
+    ("damage", "resume"), [("text", True), ("truncated", True), ("flipped", False)]
+)
+def test_what_cannot_be_read_or_is_not_resumed_is_refused_and_left_as_it_is(path, damage, resume):
+    path.write_bytes(damaged(path.read_bytes(), damage))
     before = path.read_bytes()
     with pytest.raises(RefusedError, match="damaged"):
-        Ledger(path, MARKS, resume=True)
+        Ledger(path, MARKS, resume=resume)
     assert path.read_bytes() == before
 
 
+def test_a_database_that_is_no_ledger_is_refused(tmp_path):
+    path = tmp_path / "run.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE facts (name, value)")
+    database.close()
+    with pytest.raises(RefusedError, match="no ledger"):
+        Ledger(path, MARKS, resume=True)
+
+
+@pytest.mark.fault(4)
+def test_of_a_damaged_run_the_sound_records_are_kept_and_the_file_set_aside(path, capsys):
+    broken = damaged(path.read_bytes(), "flipped")
+    path.write_bytes(broken)
+    ledger = Ledger(path, MARKS, resume=True)
+    assert "was damaged (record 'a/2' does not match its checksum)" in capsys.readouterr().err
+    assert ledger.notes
+    assert [key for key, _ in ledger.records("")] == ["a/1"]
+    assert ledger.recall("a/2", lambda: "anew") == "anew"
+    assert ledger.fingerprints == [MARKS]
+    ledger.close()
+    (aside,) = path.parent.glob("run-*.db")
+    assert aside.read_bytes() == broken
+
+
+@pytest.mark.fault(4)
+def test_of_inconsistent_pages_all_that_can_be_read_is_kept(tmp_path):
+    path = tmp_path / "run.db"
+    ledger = Ledger(path, MARKS)
+    ledger.add({f"a/{number:04d}": {"text": "x" * 500} for number in range(400)})
+    ledger.close()
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = bytes(4096)
+    path.write_bytes(content)
+    rescued = Ledger(path, MARKS, resume=True)
+    assert 300 < rescued.count("") < 400
+    assert all(value == {"text": "x" * 500} for _, value in rescued.records(""))
+    rescued.close()
+
+
+@pytest.mark.fault(5)
 def test_two_processes_are_kept_apart_until_the_first_is_done(path):
     first = Ledger(path, MARKS, resume=True)
     with pytest.raises(RefusedError, match="in use"):
@@ -104,6 +148,7 @@ def test_a_batch_is_written_whole_or_not_at_all(path):
     ledger.close()
 
 
+@pytest.mark.fault(8)
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RefusedError, match="cannot be written"):

@@ -51,6 +51,7 @@ def test_an_outcome_is_that_of_the_problem_drawn_and_solved_alone(reference):
         assert abs(int(found.num_steps) - int(solution.num_steps)) <= 5
 
 
+@pytest.mark.fault(15)
 def test_a_cell_alone_is_bitwise_that_of_the_grid_with_any_order_and_workers(reference):
     for number, cell in enumerate(CELLS):
         alone = run([cell], trials=TRIALS - 1, devices=1)
@@ -77,6 +78,7 @@ table.to_netcdf(path, engine="scipy")
 """
 
 
+@pytest.mark.fault(15)
 def test_eight_devices_give_what_one_gives_to_rounding(reference, tmp_path):
     path = tmp_path / "table.nc"
     work = json.dumps(["test", [asdict(cell) for cell in CELLS], TRIALS, SEED, str(path)])
@@ -97,6 +99,7 @@ def test_all_solvers_meet_the_same_problems():
     assert one.name != other.name
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("executor", ["vmap", "refill"])
 def test_executors_agree_to_tolerance(reference, executor, monkeypatch):
     # Fewer lanes than problems, so that lanes are filled again and the last ones compacted.
