@@ -74,7 +74,7 @@ PRESETS = {
     "full": Config(
         kernels=benchmark_kernels.Config(repeats=31),
         peers=benchmark_goal.Config(limit_seconds=120, repeats=9),
-        batch=benchmark_batch.Config(count=256, repeats=15),
+        batch=benchmark_batch.Config(count=64, repeats=5),
         growth=benchmark_growth.Config(
             samples=(5000, 10_000, 20_000, 40_000, 80_000, 160_000),
             ranks=(2, 4, 8, 16, 32, 64),

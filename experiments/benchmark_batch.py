@@ -22,7 +22,7 @@ SHARED = {False: "every problem with its own X", True: "one X, many targets"}
 class Config:
     """The problems of a batch."""
 
-    count: int = 64
+    count: int = 16
     """Problems."""
     dim: int = 50
     """Inputs p."""
@@ -32,7 +32,7 @@ class Config:
     """Samples m."""
     solvers: tuple[str, ...] = ("EP-ROM", "AP-ROM", "factored descent", "Gauss-Newton")
     """Names in experiments/problems.py."""
-    repeats: int = 5
+    repeats: int = 3
     """Rounds that a time is the median of."""
 
 

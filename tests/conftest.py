@@ -7,6 +7,10 @@ import tempfile
 
 # Several workers share the cores: LAPACK's own threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Both workers compile at once: parts of a program side by side would only cost time.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
+).strip()
 # What one process of a run has compiled serves the others: both workers, and the commands that
 # tests start.  The first process makes the folder, and takes it away at the end.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

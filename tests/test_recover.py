@@ -10,7 +10,6 @@ from numpy.testing import assert_allclose
 
 import jaxpoly as jp
 from jaxpoly.rank_choice import choose_rank, largest_rank, rank_curve
-from jaxpoly.search import _from_random
 
 KEY = jax.random.key(1)
 M, P, RANK = 120, 10, 2
@@ -196,18 +195,6 @@ def test_a_small_sample_of_centred_inputs_is_not_taken_for_far_shifted(data, mon
     assert prepared == [False, True]
 
 
-def test_random_starts_find_what_few_samples_tell():
-    # 25 samples for 19 unknowns and an intercept.
-    lifting, targets, truth = jp.sample_problem(jax.random.key(6), 25, P, RANK)
-    keys = jax.random.split(KEY, 4)
-    found = _from_random(jp.gauss_newton(RANK), lifting, targets, keys, 100, 1e-10)
-    errors = np.asarray(jax.vmap(jp.relative_error, in_axes=(0, None))(found.value, truth))
-    converged = np.asarray(found.status) == Status.CONVERGED
-    assert converged.any()
-    assert np.all(errors[converged] < 1e-6)
-    assert len(set(errors.tolist())) == 4
-
-
 def test_a_ridge_shrinks_the_matrix(data):
     noisy = data.targets + jax.random.normal(KEY, (M,))
     norms = []
@@ -310,39 +297,3 @@ def test_bad_options_are_refused_by_name(data, options, error, words):
 def test_under_jit_it_says_what_to_use_instead(data):
     with pytest.raises(TypeError, match=r"under jit or vmap.*gauss_newton"):
         jax.jit(recover)(data.lifting.inputs, data.targets)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("case", ["1.2 dof", "unknown rank", "outliers"])
-def test_fifty_hard_problems_are_mostly_solved(case):
-    dim, rank, num_samples = 40, 3, {"1.2 dof": 140}.get(case, 4 * 117)
-    found = []
-    for seed in range(50):
-        lifting, targets, truth = jp.sample_problem(jax.random.key(seed), num_samples, dim, rank)
-        options = {"key": jax.random.key(seed + 100), "robust": case == "outliers"}
-        if case == "outliers":
-            targets = targets.at[: num_samples // 10].set(50 * targets[::-1][: num_samples // 10])
-        asked = "auto" if case == "unknown rank" else rank
-        solution = jp.recover(lifting.inputs, targets, asked, **options)
-        found.append(float(jp.relative_error(solution.value, truth)) < 1e-3)
-        assert found[-1] or solution.status != Status.CONVERGED
-    print(f"{case}: {np.mean(found)} of {len(found)}")
-    assert np.mean(found) >= 0.85
-
-
-@pytest.mark.slow
-def test_a_condition_of_twenty_takes_at_most_twice_the_steps_of_condition_one():
-    steps = {}
-    for condition in (1, 20):
-        counts = []
-        for seed in range(20):
-            key = jax.random.key(seed)
-            problem = jp.sample_problem(key, 2 * 490, 100, 5, condition=condition)
-            solution = recover(problem.lifting.inputs, problem.targets, 5)
-            if jp.relative_error(solution.value, problem.truth) < 1e-10:
-                counts.append(int(solution.num_steps))
-        assert len(counts) >= 19
-        steps[condition] = np.median(counts)
-    print(f"steps by condition: {steps}")
-    assert steps[20] <= 2 * steps[1]
