@@ -1,4 +1,10 @@
-"""Symmetric matrices of low rank, kept as a factor and a diagonal."""
+"""Symmetric matrices of low rank, kept as a factor and a diagonal.
+
+>>> import jax.numpy as jnp
+>>> one = LowRank(jnp.eye(3)[:, :1], jnp.array([-3.0]))
+>>> trace(add(one, scale(one, 2.0))).item(), norm(one).item(), inner(one, one).item()
+(-9.0, 3.0, 9.0)
+"""
 
 from dataclasses import dataclass
 

@@ -103,7 +103,9 @@ def test_numpy_arrays_of_any_layout_are_saved_by_their_values(tmp_path):
 def test_a_solution_that_was_loaded_is_the_start_of_another_solve(tmp_path):
     problem = jp.sample_problem(jax.random.key(0), num_samples=160, dim=16, rank=2)
     solver, data = jp.gauss_newton(2), (problem.lifting, problem.targets, jax.random.key(1))
-    found = jp.solve(solver, *data)
+    near = jp.LowRank(problem.truth.factor, 1.1 * problem.truth.diagonal)
+    found = jp.solve(solver, *data, start=near)
+    assert found.num_steps > 0
     jp.save(tmp_path / "found.npz", found)
     loaded = jp.load(tmp_path / "found.npz")
     assert bits(loaded) == bits(found)
