@@ -4,9 +4,11 @@
 # This tutorial learns one quadratic network, looks at what the answer says of itself, then
 # solves a thousand problems and draws where recovery begins.  It is a script in cells: run it
 # with `python docs/tutorial.py`, or open it as a notebook (VS Code, Jupyter with Jupytext).
-# It takes about a minute; `python docs/tutorial.py --small` takes a few seconds.
+# It takes about a minute; `python docs/tutorial.py --small` takes a few seconds, and is what the
+# pages of the documentation show.
 
 # %%
+import os
 import sys
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from experiments.session import Session
 from experiments.sweep import sweep
 
 jax.config.update("jax_enable_x64", True)
-SMALL = "--small" in sys.argv
+SMALL = "--small" in sys.argv or "JAXPOLY_TUTORIAL_SMALL" in os.environ
 FOLDER = Path("results")
 FOLDER.mkdir(exist_ok=True)
 

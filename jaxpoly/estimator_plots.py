@@ -33,7 +33,7 @@ def plot_neurons(
         axes: one matplotlib axes a neuron; None for a new figure.
 
     Returns:
-        An array of the axes, (rank_,).
+        An array of the axes, `(rank_,)`.
 
     Raises:
         ValueError: nothing to draw at rank 0; a shape, names or axes that do not fit.

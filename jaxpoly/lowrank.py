@@ -131,7 +131,7 @@ def truncate_matrix(matrix: Array, rank: int, positive: bool = False) -> LowRank
 def eigen_form(low_rank: LowRank, rank: int | None = None, positive: bool = False) -> LowRank:
     """Return the best approximation of L of rank `rank` in eigenvector form.
 
-    `L = V diag(lambda) V^T` with V (p, rank) orthonormal and |lambda| descending;
+    `L = V diag(lambda) V^T` with V (p, rank) orthonormal and `|lambda|` descending;
     `rank=None` keeps the number of columns, at most p.  A rank above the number of
     columns is filled with zero eigenvalues.  Cost O(p r^2), never p x p.
 

@@ -21,7 +21,7 @@ class Status(IntEnum):
     CONVERGED = 0
     """The relative residual, fitted intercept included, is at most rtol."""
     STATIONARY = 1
-    """The residual is orthogonal to the tangent space: first-order stationary."""
+    """The residual is orthogonal to the tangent space, that is, first-order stationary."""
     MAX_STEPS = 2
     """The steps ran out while the loss was still falling."""
     STALLED = 3
@@ -31,7 +31,7 @@ class Status(IntEnum):
     NONFINITE_INPUT = 5
     """NaN or infinity in the inputs, targets, weights or start, or a negative weight."""
     DEGENERATE = 6
-    """Nothing to fit: all-zero inputs or weights, or targets without variation."""
+    """Nothing to fit, with all-zero inputs or weights, or targets without variation."""
 
 
 @jax.tree_util.register_dataclass

@@ -16,6 +16,7 @@ import jaxpoly
 from jaxpoly import estimator, estimator_plots
 
 FILE = Path(__file__).parent / "public_api.txt"
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 PUBLIC = {name: getattr(jaxpoly, name) for name in jaxpoly.__all__ if name != "__version__"} | {
     "estimator.QuadraticNetworkClassifier": estimator.QuadraticNetworkClassifier,
     "estimator.QuadraticNetworkRegressor": estimator.QuadraticNetworkRegressor,
@@ -116,6 +117,12 @@ def test_public_methods_have_docstrings(name):
     value = PUBLIC[name]
     if inspect.isclass(value) and not getattr(value, "_is_protocol", False):
         assert all(getattr(value, method).__doc__ for method in members(value))
+
+
+def test_the_reference_lists_every_public_name():
+    pages = "\n".join(page.read_text() for page in sorted(REFERENCE.glob("*.md")))
+    listed = set(re.findall(r"^\.\. auto\w+:: jaxpoly\.([\w.]+)$", pages, flags=re.MULTILINE))
+    assert set(PUBLIC) - listed == set(), "add them to a page of docs/reference"
 
 
 if __name__ == "__main__":
