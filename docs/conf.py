@@ -1,6 +1,6 @@
 """Sphinx: pages in Markdown, notebooks executed, reference from the docstrings.
 
-`python -m sphinx -W --keep-going -n docs docs/_build/html` builds the site, which needs no network:
+`.ci/docs` builds the site in docs/_build/html, which needs no network to be read:
 formulas are MathML, which browsers draw by themselves, and their font is in the site.
 """
 

@@ -30,9 +30,10 @@ FOLDER.mkdir(exist_ok=True)
 # %% [markdown]
 # ## One problem
 #
-# A network of three neurons with output weights of mixed signs, y = sum_j a_j (w_j . x)^2, is
-# the same thing as a symmetric matrix L of rank three: y = x^T L x.  It has
-# p r - r (r - 1) / 2 unknowns, here 147; we give ourselves four samples for each.
+# A network of three neurons with output weights of mixed signs,
+# $y = \sum_j a_j \, (w_j^\top x)^2$, is the same thing as a symmetric matrix L of rank three,
+# $y = x^\top L x$.  It has $p r - r (r - 1) / 2$ unknowns, here 147; we give ourselves four
+# samples for each.
 
 # %%
 dim, rank = 50, 3
