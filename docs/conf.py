@@ -91,7 +91,7 @@ def shorten_signature(app, what, name, obj, options, signature, returns):
 
 
 def adapt_docstring(app, what, name, obj, options, lines):
-    """Mark formulas and, in the sections of scikit-learn's form, types as literal.
+    """Show formulas and, in the sections of scikit-learn's form, types as they are.
 
     A formula is a paragraph that is indented for itself.
     """
@@ -99,7 +99,7 @@ def adapt_docstring(app, what, name, obj, options, lines):
     for line in lines:
         starts = line.startswith("    ") and adapted and not adapted[-1].strip()
         if starts and last and not last.startswith((" ", "-", ">>>")):
-            adapted += ["::", ""]
+            adapted += [".. code-block:: text", ""]
         adapted.append(re.sub(r"^(\w+) : (.+)$", r"\1 : ``\2``", line))
         last = line if line.strip() else last
     lines[:] = adapted
