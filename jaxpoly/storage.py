@@ -45,8 +45,8 @@ def save(
     """Write a solution, a network or a low-rank matrix to a file that `load` reads.
 
     The file appears whole or not at all: it is written beside `path`, brought to the disk
-    and renamed, so that an older file stays until then, and stays if the program is killed.
-    Equal values give equal bytes.
+    and renamed, so that an older file stays until then, and stays if the program is killed
+    (which may leave a part behind, `.NAME.npz.*`).  Equal values give equal bytes.
 
     Args:
         path: the file, by custom `NAME.npz`; its folder must exist.
