@@ -4,9 +4,11 @@
 # This tutorial learns one quadratic network, looks at what the answer says of itself, then
 # solves a thousand problems and draws where recovery begins.  It is a script in cells: run it
 # with `python docs/tutorial.py`, or open it as a notebook (VS Code, Jupyter with Jupytext).
-# It takes about a minute; `python docs/tutorial.py --small` takes a few seconds.
+# It takes about a minute; `python docs/tutorial.py --small` takes a few seconds, and is what the
+# pages of the documentation show.
 
 # %%
+import os
 import sys
 from pathlib import Path
 
@@ -21,16 +23,17 @@ from experiments.session import Session
 from experiments.sweep import sweep
 
 jax.config.update("jax_enable_x64", True)
-SMALL = "--small" in sys.argv
+SMALL = "--small" in sys.argv or "JAXPOLY_TUTORIAL_SMALL" in os.environ
 FOLDER = Path("results")
 FOLDER.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## One problem
 #
-# A network of three neurons with output weights of mixed signs, y = sum_j a_j (w_j . x)^2, is
-# the same thing as a symmetric matrix L of rank three: y = x^T L x.  It has
-# p r - r (r - 1) / 2 unknowns, here 147; we give ourselves four samples for each.
+# A network of three neurons with output weights of mixed signs,
+# $y = \sum_j a_j \, (w_j^\top x)^2$, is the same thing as a symmetric matrix L of rank three,
+# $y = x^\top L x$.  It has $p r - r (r - 1) / 2$ unknowns, here 147; we give ourselves four
+# samples for each.
 
 # %%
 dim, rank = 50, 3

@@ -29,10 +29,10 @@ from jaxpoly.solvers.factored import FactoredDescent, factored_descent
 from jaxpoly.solvers.gauss_newton import GaussNewton, gauss_newton
 from jaxpoly.solvers.hard_thresholding import ApRom, EpRom, ap_rom, ep_rom
 from jaxpoly.state import Solution, SolveError, State, Status, describe, raise_if_failed
+from jaxpoly.storage import load, save
 from jaxpoly.streaming import StreamedRows
 from jaxpoly.threshold import EighThreshold, KrylovThreshold, SubspaceThreshold
-
-__version__ = "0.1.0"
+from jaxpoly.version import __version__
 
 __all__ = [
     "ApRom",
@@ -59,6 +59,7 @@ __all__ = [
     "StreamedRows",
     "SubspaceThreshold",
     "Whitening",
+    "__version__",
     "advance",
     "ap_rom",
     "backproject",
@@ -71,6 +72,7 @@ __all__ = [
     "gauss_newton",
     "gradient_map",
     "init_run",
+    "load",
     "lowrank",
     "match_neurons",
     "measure",
@@ -81,6 +83,7 @@ __all__ = [
     "reweighted_start",
     "sample_problem",
     "sample_truth",
+    "save",
     "shard_rows",
     "solve",
     "spectral_error",

@@ -165,6 +165,8 @@ def _on_host(lifting: Lifting, jitted: Any) -> Any:
 class Record:
     """What `trajectory` keeps of every step; the leading axis is the step.
 
+    For an example see `trajectory`.
+
     Attributes:
         loss: `E[(A(L) + c - y)^2] / 2`, weighted mean, c the fitted intercept.
         relative_residual: as in `Solution`.

@@ -45,7 +45,7 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
     Attributes
     ----------
     neurons_ : ndarray of shape (rank_, n_features)
-        Orthonormal rows w_j, by descending |a_j|.  Comparable features make them
+        Orthonormal rows w_j, by descending `|a_j|`.  Comparable features make them
         readable: standardise first where units differ.
     output_weights_ : ndarray of shape (rank_,)
         a_j, of either sign.
@@ -57,12 +57,17 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         The mean of the training rows; zeros without `affine`.
     scale_ : ndarray of shape (n_features,)
         The standard deviation of the features (the root mean square without `affine`).
-    rank_, ridge_ : int, float
+    rank_ : int
         As chosen or given.
-    ridge_grid_, rank_curve_, rank_curve_error_ : ndarray
-        Where rank or ridge was chosen: the ridges tried (k,), the held-out mean squared
-        error over the variance of y for each and the ranks 0 to R, (k, R + 1), and its
-        standard error.  None otherwise.
+    ridge_ : float
+        As chosen or given.
+    ridge_grid_ : ndarray of shape (k,)
+        The ridges tried, where rank or ridge was chosen.  None otherwise, as the next two.
+    rank_curve_ : ndarray of shape (k, R + 1)
+        The held-out mean squared error over the variance of y, for each of the ridges and
+        the ranks 0 to R.
+    rank_curve_error_ : ndarray of shape (k, R + 1)
+        The standard error of that.
     sample_weight_ : ndarray of shape (n_samples,)
         The weights that the fit was made with: with `robust` zero for outliers.
     n_iter_ : int
@@ -186,13 +191,17 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     neurons_ : ndarray of shape (n_networks, rank_, n_features)
-        Orthonormal rows, by descending |output weight|; n_networks is n_classes, or 1
+        Orthonormal rows, by descending `|output weight|`; n_networks is n_classes, or 1
         for two classes.
     output_weights_ : ndarray of shape (n_networks, rank_)
     coef_ : ndarray of shape (n_networks, n_features)
     intercept_ : ndarray of shape (n_networks,)
-    center_, scale_, rank_, ridge_, ridge_grid_, rank_curve_, rank_curve_error_, n_iter_, status_
-        As for `QuadraticNetworkRegressor`; the last two are the worst of all networks.
+
+    Notes
+    -----
+    `center_`, `scale_`, `rank_`, `ridge_`, `ridge_grid_`, `rank_curve_` and
+    `rank_curve_error_` are as for `QuadraticNetworkRegressor`, and so are `n_iter_` and
+    `status_`, which are the worst of all networks.
 
     Examples
     --------

@@ -33,11 +33,18 @@ def plot_neurons(
         axes: one matplotlib axes a neuron; None for a new figure.
 
     Returns:
-        An array of the axes, (rank_,).
+        An array of the axes, `(rank_,)`.
 
     Raises:
         ValueError: nothing to draw at rank 0; a shape, names or axes that do not fit.
         sklearn.exceptions.NotFittedError: not fitted.
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> from jaxpoly.estimator import QuadraticNetworkRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = QuadraticNetworkRegressor(rank=1, ridge=0.1, random_state=0).fit(X, y)
+    >>> plot_neurons(model).shape
+    (1,)
     """
     neurons, weights = _network(estimator, output)
     num_neurons, dim = neurons.shape
@@ -89,6 +96,8 @@ def plot_spectrum(estimator: Any, output: int = 0, axes: Any = None) -> Any:
     Raises:
         ValueError: axes that do not fit.
         sklearn.exceptions.NotFittedError: not fitted.
+
+    For an example see `plot_neurons`.
     """
     _, weights = _network(estimator, output)
     curve = estimator.rank_curve_

@@ -38,6 +38,8 @@ class Whitening:
 def whiten(lifting: Lifting, centred: bool) -> tuple[Whitening, Lifting]:
     """Return coordinates in which the inputs have about unit second moments.
 
+    For an example see `Whitening`.
+
     Columns are divided by their root mean square; the matrix S of second moments
     of the rest is shrunk to `(1 - a) S + a (tr S / p) I`, with the intensity a of
     Ledoit and Wolf (2004, doi 10.1016/S0047-259X(03)00096-4), and

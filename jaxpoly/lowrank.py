@@ -1,4 +1,10 @@
-"""Symmetric matrices of low rank, kept as a factor and a diagonal."""
+"""Symmetric matrices of low rank, kept as a factor and a diagonal.
+
+>>> import jax.numpy as jnp
+>>> one = LowRank(jnp.eye(3)[:, :1], jnp.array([-3.0]))
+>>> trace(add(one, scale(one, 2.0))).item(), norm(one).item(), inner(one, one).item()
+(-9.0, 3.0, 9.0)
+"""
 
 from dataclasses import dataclass
 
@@ -125,7 +131,7 @@ def truncate_matrix(matrix: Array, rank: int, positive: bool = False) -> LowRank
 def eigen_form(low_rank: LowRank, rank: int | None = None, positive: bool = False) -> LowRank:
     """Return the best approximation of L of rank `rank` in eigenvector form.
 
-    `L = V diag(lambda) V^T` with V (p, rank) orthonormal and |lambda| descending;
+    `L = V diag(lambda) V^T` with V (p, rank) orthonormal and `|lambda|` descending;
     `rank=None` keeps the number of columns, at most p.  A rank above the number of
     columns is filled with zero eigenvalues.  Cost O(p r^2), never p x p.
 

@@ -79,6 +79,8 @@ def subspace_angle(estimate: LowRank, truth: LowRank) -> Array:
 class NeuronMatch(NamedTuple):
     """An assignment of estimated to true neurons.
 
+    For an example see `match_neurons`.
+
     Attributes:
         order: (r,) estimated neuron `order[j]` goes with true neuron j.
         sign: (r,) +1 or -1, to multiply that neuron with.

@@ -44,7 +44,7 @@ class QuadraticNetwork:
     ) -> "QuadraticNetwork":
         """Return the network of orthonormal eigen-neurons of L, in canonical form.
 
-        Neurons are ordered by descending |eigenvalue|, and the entry of largest
+        Neurons are ordered by descending `|eigenvalue|`, and the entry of largest
         magnitude of each is positive.
 
         Args:

@@ -24,7 +24,9 @@ STEPS_PER_RANK = 30
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RankCurve:
-    """The held-out error that a rank was chosen from.
+    """The held-out error that a rank was chosen from, the `rank_curve` of a `Recovery`.
+
+    For an example see `recover`.
 
     Attributes:
         ranks: 0, 1, ..., R; rank 0 is the affine part alone.

@@ -41,6 +41,8 @@ FAR_SHIFT = 0.5
 class Recovery(Solution):
     """A `Solution` in the coordinates of the inputs, with what `recover` saw on its way.
 
+    For an example see `recover`.
+
     Attributes:
         rank_curve: the held-out errors the rank was chosen from; None for a given rank.
         num_starts: starts tried.

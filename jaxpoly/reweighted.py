@@ -32,7 +32,7 @@ def reweighted_start(
 
         L = M A*(v) M,   (K + tiny I) v = y,   K_ij = (x_i^T M x_j)^2,   M = max(|L|, s),
 
-    that is, regression with a quadratic kernel whose metric M is the former |L|.
+    that is, regression with a quadratic kernel whose metric M is the former `|L|`.
 
     Args:
         lifting: inputs (m, p) and weights; whitened inputs suit it best.

@@ -28,7 +28,8 @@ class Solver(Protocol):
     """What the driver needs of a solver: a registered pytree with these members.
 
     A solver that minimises more than the residual also has `loss(lifting, residual,
-    estimate)`, a norm, and the best iterate is that of the smallest loss.
+    estimate)`, a norm, and the best iterate is that of the smallest loss.  For an example
+    of its use see `solve`.
     """
 
     @property
@@ -45,6 +46,8 @@ class Solver(Protocol):
 @dataclass(frozen=True)
 class Run:
     """A solve in progress: the solver's state and what the driver knows of it.
+
+    For an example see `init_run`.
 
     Attributes:
         state: the solver's state.

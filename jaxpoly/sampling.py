@@ -27,6 +27,8 @@ _LAWS: dict[str, Law] = {
 class Problem(NamedTuple):
     """A planted problem.
 
+    For an example see `sample_problem`.
+
     Attributes:
         lifting: inputs (capacity, p), and weights (capacity,) where a capacity was given.
         targets: y, (capacity,).

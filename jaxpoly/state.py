@@ -13,12 +13,15 @@ from jaxpoly.lowrank import LowRank
 
 
 class Status(IntEnum):
-    """How a run ended; 0 is success.  `describe` says what to try."""
+    """How a run ended; 0 is success.  `describe` says what to try.
+
+    For an example see `solve`.
+    """
 
     CONVERGED = 0
     """The relative residual, fitted intercept included, is at most rtol."""
     STATIONARY = 1
-    """The residual is orthogonal to the tangent space: first-order stationary."""
+    """The residual is orthogonal to the tangent space, that is, first-order stationary."""
     MAX_STEPS = 2
     """The steps ran out while the loss was still falling."""
     STALLED = 3
@@ -28,13 +31,15 @@ class Status(IntEnum):
     NONFINITE_INPUT = 5
     """NaN or infinity in the inputs, targets, weights or start, or a negative weight."""
     DEGENERATE = 6
-    """Nothing to fit: all-zero inputs or weights, or targets without variation."""
+    """Nothing to fit, with all-zero inputs or weights, or targets without variation."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
     """What a solver carries from step to step; arrays only.
+
+    For an example see `trajectory`.
 
     Attributes:
         estimate: the current L, factor (p, r) and diagonal (r,).
@@ -59,6 +64,8 @@ class State:
 @dataclass(frozen=True)
 class Solution:
     """The best finite iterate of a run, and what is known of it.
+
+    For an example see `solve`.
 
     Attributes:
         value: L as a LowRank, factor (p, r) and diagonal (r,).
@@ -133,7 +140,7 @@ def describe(status: ArrayLike) -> str:
 
 
 class SolveError(RuntimeError):
-    """A solve, or some of a batch of them, did not succeed."""
+    """A solve, or some of a batch of them, did not succeed; see `raise_if_failed`."""
 
 
 def raise_if_failed(solution: Solution) -> None:

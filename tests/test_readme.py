@@ -16,6 +16,10 @@ def test_python_blocks_run_and_print_what_they_say():
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert namespace["error"] < 1e-5
+    (start,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)
+    del namespace["predictions"]
+    exec(compile(start, "index.md", "exec"), namespace)
+    assert namespace["predictions"].shape == (600,)
 
 
 def test_the_python_block_of_the_page_on_experiments_runs():
