@@ -37,6 +37,8 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         cross-validation, and 0 for targets without noise.
     robust : bool, default=False
         Take samples with gross errors in y for what they are, and give them no weight.
+    drop_nonfinite : bool, default=False
+        Give samples with NaN or infinity no weight; otherwise they are refused.
     max_steps : int, default=100
         Gauss-Newton steps at most.
     random_state : int, RandomState instance or None, default=None
@@ -65,6 +67,8 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         standard error.  None otherwise.
     sample_weight_ : ndarray of shape (n_samples,)
         The weights that the fit was made with: with `robust` zero for outliers.
+    n_dropped_ : int
+        Samples that `drop_nonfinite` gave no weight.
     n_iter_ : int
         Gauss-Newton steps of the last fit.
     status_ : str
@@ -95,6 +99,7 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         positive: bool = False,
         ridge: float | Literal["auto"] = "auto",
         robust: bool = False,
+        drop_nonfinite: bool = False,
         max_steps: int = 100,
         random_state: Any = None,
     ):
@@ -103,6 +108,7 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         self.positive = positive
         self.ridge = ridge
         self.robust = robust
+        self.drop_nonfinite = drop_nonfinite
         self.max_steps = max_steps
         self.random_state = random_state
 
@@ -176,6 +182,8 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
         Fit linear terms.
     ridge : "auto" or float, default="auto"
         Penalty, >= 0; "auto" chooses from 1e-6, 1e-5, ..., 1.
+    drop_nonfinite : bool, default=False
+        Give samples with NaN or infinity no weight; otherwise they are refused.
     max_steps : int, default=100
         Gauss-Newton steps at most.
     random_state : int, RandomState instance or None, default=None
@@ -191,6 +199,8 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
     output_weights_ : ndarray of shape (n_networks, rank_)
     coef_ : ndarray of shape (n_networks, n_features)
     intercept_ : ndarray of shape (n_networks,)
+    n_dropped_ : int
+        Samples that `drop_nonfinite` gave no weight.
     center_, scale_, rank_, ridge_, ridge_grid_, rank_curve_, rank_curve_error_, n_iter_, status_
         As for `QuadraticNetworkRegressor`; the last two are the worst of all networks.
 
@@ -211,12 +221,14 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
         *,
         affine: bool = True,
         ridge: float | Literal["auto"] = "auto",
+        drop_nonfinite: bool = False,
         max_steps: int = 100,
         random_state: Any = None,
     ):
         self.rank = rank
         self.affine = affine
         self.ridge = ridge
+        self.drop_nonfinite = drop_nonfinite
         self.max_steps = max_steps
         self.random_state = random_state
 

@@ -59,6 +59,16 @@ class StreamedRows:
             )
         if len(source.shape) != 2:
             raise ValueError(f"source has shape {tuple(source.shape)}; expected (m, p)")
+        if isinstance(source, np.ma.MaskedArray):
+            raise TypeError("source is a masked array; fill it, or give such rows no weight")
+        if source.dtype.kind not in "biuf" and not jnp.issubdtype(source.dtype, jnp.floating):
+            raise TypeError(f"source has dtype {source.dtype}; expected real numbers")
+        first = np.asarray(source[:1])
+        if first.shape != (min(1, source.shape[0]), source.shape[1]):
+            raise TypeError(
+                f"source is a {type(source).__name__} whose first row reads as {first!r}; expected "
+                "numpy rows: .toarray() if it is sparse"
+            )
         self.source = source
         self.shape = tuple(map(int, source.shape))
         self.dtype = jnp.dtype(working_dtype("source", source) if dtype is None else dtype)
