@@ -181,7 +181,8 @@ def rounding(case: Case, answer: Answer) -> float:
     """Return the relative residual that rounding alone explains."""
     targets = np.asarray(numbers(case.data.targets), np.longdouble).reshape(-1)[answer.counted]
     eps = 1e-16 if answer.rtol < 1e-9 else 1e-7
-    size = np.sqrt(np.mean(answer.terms**2)) + np.sqrt(np.mean(targets**2))
+    sizes = np.asarray(answer.terms, np.longdouble), targets
+    size = sum(np.sqrt(np.mean(array**2)) for array in sizes)
     return float(100 * eps * size / np.std(targets))
 
 

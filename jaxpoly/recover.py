@@ -202,16 +202,17 @@ def recover(
         data = guide.fitted, targets, key
         solution, num_starts = search(solver, *data, *guide_limits, unknowns + dim)
     data = replace(own.fitted, sample_weight=weight), targets, key
+    counted = replace(lifting, sample_weight=weight)
     if guide is not own:
         start = to_whitened(
-            own.whitening, _finish(guide.whitening, solution, lifting, targets).value
+            own.whitening, _finish(guide.whitening, solution, counted, targets).value
         )
         if rtol is None:
             limits = max_steps, own.resolution * _cancellation(own.plain, targets, start)
     if guide is not own or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
-    solution = _finish(own.whitening, solution, lifting, targets)
+    solution = _finish(own.whitening, solution, counted, targets)
     known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
     return Recovery(
         **known,
@@ -292,12 +293,7 @@ def _finish(whitening: Whitening, solution: Solution, lifting: Lifting, targets:
     zero = jax.tree.map(jnp.zeros_like, (value, linear))
     rest = *zero, jnp.where(usable, weighted_mean(lifting, targets), 0)
     value, linear, intercept = jax.tree.map(partial(jnp.where, usable & kept), parts, rest)
-    lost = usable & ~kept
-    return replace(
-        solution,
-        value=value,
-        linear=linear,
-        intercept=intercept,
-        status=jnp.where(lost, Status.DIVERGED, solution.status).astype(jnp.int32),
-        relative_residual=jnp.where(lost, 1, solution.relative_residual),
-    )
+    status = jnp.where(usable & ~kept, Status.DIVERGED, solution.status).astype(jnp.int32)
+    relative = jnp.where(usable & ~kept, 1, solution.relative_residual)
+    fit = {"value": value, "linear": linear, "intercept": intercept}
+    return replace(solution, **fit, status=status, relative_residual=relative)
