@@ -281,6 +281,7 @@ def options() -> list[Case]:
             Honest(),
             at((*BOTH, "recover", "EP-ROM"), dense),
             own_program=True,
+            underdetermined=True,
         ),
     ]
     for size in (-1.0, 0.0, np.nan, np.inf, "0.1"):

@@ -63,11 +63,10 @@ class StreamedRows:
             raise TypeError("source is a masked array; fill it, or give such rows no weight")
         if source.dtype.kind not in "biuf" and not jnp.issubdtype(source.dtype, jnp.floating):
             raise TypeError(f"source has dtype {source.dtype}; expected real numbers")
-        first = np.asarray(source[:1])
-        if first.shape != (min(1, source.shape[0]), source.shape[1]):
+        if hasattr(source, "toarray"):
             raise TypeError(
-                f"source is a {type(source).__name__} whose first row reads as {first!r}; expected "
-                "numpy rows: .toarray() if it is sparse"
+                f"source is a sparse {type(source).__name__}; expected slices that are numpy rows: "
+                "take .toarray() if it fits into memory"
             )
         self.source = source
         self.shape = tuple(map(int, source.shape))

@@ -161,7 +161,7 @@ def test_blocks_are_whole_chunks_where_the_source_has_chunks():
         (np.ones((4, 2)) + 1j, "source has dtype complex128; expected real numbers"),
         (np.full((4, 2), "a"), "source has dtype <U1"),
         (np.ma.masked_array(np.ones((4, 2)), [[0, 1]] * 4), "source is a masked array"),
-        (scipy.sparse.csr_matrix(np.eye(4)), r"whose first row reads as .*\.toarray"),
+        (scipy.sparse.csr_matrix(np.eye(4)), r"source is a sparse csr_matrix.*\.toarray"),
     ],
 )
 def test_numbers_that_would_be_lost_on_the_way_from_disk_are_refused(source, words):
