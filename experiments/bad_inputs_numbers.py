@@ -108,9 +108,20 @@ def scales() -> list[Case]:
             listed.append(value(row, title, changed, Honest(), wanted))
     for row, factor in ((27, 1e20), (28, 1e-20), (28, 1e-30), (29, 1e-40), (30, 1e38)):
         for which in ("inputs", "targets"):
-            changed = scaled(**{which: factor}, dtype=np.float32)
-            name = f"{which} of scale {factor:g} in float32"
-            listed.append(array(row, name, changed, Honest(), own_program=True))
+            lost = which == "inputs" or not 1e-37 < factor < 1e37
+            # Beside ordinary targets these inputs have an L out of the range of float32.
+            names = BOTH if which == "inputs" else ("regressor",)
+            refused = at(names, Refused("do not fit into float32|contains infinity"))
+            listed.append(
+                array(
+                    row,
+                    f"{which} of scale {factor:g} in float32",
+                    scaled(**{which: factor}, dtype=np.float32),
+                    Honest(),
+                    refused if lost else {},
+                    own_program=True,
+                )
+            )
     columns = X * 10.0 ** np.linspace(-8, 8, P)
     listed += [
         value(31, "columns of scale 1e-8 to 1e8", on(columns), Honest(), {"recover": Right()}),
