@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 import jaxpoly as jp
+from jaxpoly.validation import check_count
 
 Signs = Literal["positive", "mixed"]
 Inputs = Literal["gaussian", "uniform", "laplace", "student", "rademacher"]
@@ -56,6 +57,10 @@ class Cell:
     rtol: float = 1e-12
 
     def __post_init__(self):
+        for name in ("dim", "rank", "max_steps"):
+            check_count(name, getattr(self, name), 0)
+        if self.num_samples != int(self.num_samples):
+            raise ValueError(f"num_samples is {self.num_samples}; expected an integer")
         # The same numbers of other types are the same cell.
         for field, kind in (("num_samples", int), ("noise", float), ("rtol", float)):
             object.__setattr__(self, field, kind(getattr(self, field)))

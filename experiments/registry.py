@@ -18,6 +18,8 @@ NAMES = (
     "input-laws",
     "throughput",
     "limits",
+    "bad-inputs",
+    "fuzz",
     "real-data",
     "energy-model",
     "benchmark",

@@ -7,7 +7,7 @@ and read the neurons off L.
 
 from jaxpoly import lowrank
 from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
-from jaxpoly.inputs import Whitening, restore, whiten, with_linear_terms
+from jaxpoly.inputs import Whitening, drop_nonfinite_rows, restore, whiten, with_linear_terms
 from jaxpoly.kernels import HalfPrecision
 from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
 from jaxpoly.lowrank import LowRank, eigen_form, to_dense
@@ -65,6 +65,7 @@ __all__ = [
     "backproject",
     "dense_gradient",
     "describe",
+    "drop_nonfinite_rows",
     "eigen_form",
     "ep_rom",
     "factored_descent",

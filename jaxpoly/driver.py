@@ -254,6 +254,8 @@ def _check_limits(max_steps: Any, rtol: Any, inputs: Array) -> tuple[Array, Arra
         raise ValueError(f"max_steps has shape {max_steps.shape}; expected one integer: use vmap")
     elif not jnp.issubdtype(max_steps.dtype, jnp.integer):
         raise TypeError(f"max_steps has dtype {max_steps.dtype}; expected an integer")
+    elif not isinstance(max_steps, jax.core.Tracer) and max_steps < 0:
+        raise ValueError(f"max_steps is {max_steps}; expected at least 0")
     if rtol is None:
         rtol = default_rtol(inputs.dtype, inputs.shape[1])
     return jnp.asarray(max_steps, jnp.int32), jnp.asarray(check_number("rtol", rtol), inputs.dtype)

@@ -37,6 +37,8 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         cross-validation, and 0 for targets without noise.
     robust : bool, default=False
         Take samples with gross errors in y for what they are, and give them no weight.
+    drop_nonfinite : bool, default=False
+        Give samples with NaN or infinity no weight; otherwise they are refused.
     max_steps : int, default=100
         Gauss-Newton steps at most.
     random_state : int, RandomState instance or None, default=None
@@ -70,6 +72,8 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         The standard error of that.
     sample_weight_ : ndarray of shape (n_samples,)
         The weights that the fit was made with: with `robust` zero for outliers.
+    n_dropped_ : int
+        Samples that `drop_nonfinite` gave no weight.
     n_iter_ : int
         Gauss-Newton steps of the last fit.
     status_ : str
@@ -100,6 +104,7 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         positive: bool = False,
         ridge: float | Literal["auto"] = "auto",
         robust: bool = False,
+        drop_nonfinite: bool = False,
         max_steps: int = 100,
         random_state: Any = None,
     ):
@@ -108,6 +113,7 @@ class QuadraticNetworkRegressor(RegressorMixin, QuadraticEstimator):
         self.positive = positive
         self.ridge = ridge
         self.robust = robust
+        self.drop_nonfinite = drop_nonfinite
         self.max_steps = max_steps
         self.random_state = random_state
 
@@ -181,6 +187,8 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
         Fit linear terms.
     ridge : "auto" or float, default="auto"
         Penalty, >= 0; "auto" chooses from 1e-6, 1e-5, ..., 1.
+    drop_nonfinite : bool, default=False
+        Give samples with NaN or infinity no weight; otherwise they are refused.
     max_steps : int, default=100
         Gauss-Newton steps at most.
     random_state : int, RandomState instance or None, default=None
@@ -196,6 +204,8 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
     output_weights_ : ndarray of shape (n_networks, rank_)
     coef_ : ndarray of shape (n_networks, n_features)
     intercept_ : ndarray of shape (n_networks,)
+    n_dropped_ : int
+        Samples that `drop_nonfinite` gave no weight.
 
     Notes
     -----
@@ -220,12 +230,14 @@ class QuadraticNetworkClassifier(ClassifierMixin, QuadraticEstimator):
         *,
         affine: bool = True,
         ridge: float | Literal["auto"] = "auto",
+        drop_nonfinite: bool = False,
         max_steps: int = 100,
         random_state: Any = None,
     ):
         self.rank = rank
         self.affine = affine
         self.ridge = ridge
+        self.drop_nonfinite = drop_nonfinite
         self.max_steps = max_steps
         self.random_state = random_state
 

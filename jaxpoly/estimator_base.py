@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, check_X_y, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from jaxpoly.estimator_fit import Choice, Network
+from jaxpoly.memory import check_dense
 from jaxpoly.state import Status, describe
+from jaxpoly.validation import check_count
 
 FLOATS = (np.float64, np.float32)
 
@@ -19,7 +21,15 @@ class QuadraticEstimator(BaseEstimator):
     """What regression and classification share: checks and predictions."""
 
     def _validated(self, X: Any, y: Any, sample_weight: Any, numeric: bool):
-        X, y = validate_data(self, X, y, dtype=FLOATS, y_numeric=numeric)
+        _refuse_masks(X=X, y=y, sample_weight=sample_weight)
+        self.n_dropped_ = 0
+        if self.drop_nonfinite:
+            X, y, sample_weight = self._without_nonfinite(X, y, sample_weight)
+            X, y = check_X_y(X, y, dtype=FLOATS, y_numeric=numeric)
+        else:
+            X, y = validate_data(self, X, y, dtype=FLOATS, y_numeric=numeric)
+        instead = "jaxpoly.solve(jaxpoly.gauss_newton(rank), ...)"
+        check_dense(type(self).__name__, X.shape[1], X.dtype, 4, instead)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if np.any(weight < 0):
             raise ValueError("sample_weight has negative entries; expected weights >= 0")
@@ -27,9 +37,26 @@ class QuadraticEstimator(BaseEstimator):
             raise ValueError("sample_weight is all zero; expected some positive weight")
         return X, y, weight
 
+    def _without_nonfinite(self, X: Any, y: Any, sample_weight: Any):
+        """Return data in which rows with NaN or infinity are harmless and have no weight."""
+        X = validate_data(self, X, dtype=FLOATS, ensure_all_finite=False)
+        y = column_or_1d(y, warn=True)
+        weight = np.ones(len(X)) if sample_weight is None else column_or_1d(sample_weight)
+        check_consistent_length(X, y, weight)
+        kept = np.isfinite(X).all(axis=1) & np.isfinite(weight)
+        if y.dtype.kind == "f":
+            kept &= np.isfinite(y)
+        if not kept.any():
+            raise ValueError(f"all {len(X)} samples hold NaN or infinity; none is left to fit")
+        self.n_dropped_ = int(np.sum(~kept & (weight != 0)))
+        # A row of zeros and some label that occurs anyway.
+        X, y = np.where(kept[:, None], X, 0), np.where(kept, y, y[kept.argmax()])
+        return X, y, np.where(kept, weight, 0)
+
     def _options(self) -> tuple[int | None, float | None]:
         """Return rank and ridge, None where they are to be chosen."""
         rank, ridge = self.rank, self.ridge
+        check_count("max_steps", self.max_steps, 0)
         dim = self.n_features_in_
         if isinstance(rank, str) and rank == "auto":
             rank = None
@@ -64,6 +91,7 @@ class QuadraticEstimator(BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         """Return what the networks answer, (m,) or (m, number of networks)."""
         check_is_fitted(self)
+        _refuse_masks(X=X)
         X = validate_data(self, X, dtype=FLOATS, reset=False)
         deviations = X.astype(self.center_.dtype, copy=False) - self.center_
         products = deviations @ np.swapaxes(self.neurons_, -1, -2)
@@ -73,3 +101,13 @@ class QuadraticEstimator(BaseEstimator):
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+
+def _refuse_masks(**arrays: Any) -> None:
+    """Refuse masked arrays, whose masks scikit-learn drops without a word."""
+    for name, array in arrays.items():
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} is a masked array; fill it with NaN and set drop_nonfinite=True, or give "
+                "sample_weight=0 to such rows"
+            )

@@ -51,7 +51,12 @@ def merge_rows(
 
 
 def prepare(inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray, centred: bool) -> Table:
-    """Return the table of inputs (m, p), targets (k, m) and weights (m,) >= 0, not all zero."""
+    """Return the table of inputs (m, p), targets (k, m) and weights (m,) >= 0, not all zero.
+
+    Raises:
+        ValueError: columns so large or small beside the targets that the weights of a
+            network of them do not fit into the dtype.
+    """
     inputs, targets, weight = merge_rows(inputs, targets, weight)
     weight = weight / weight.sum()
     dtype = inputs.dtype
@@ -61,11 +66,12 @@ def prepare(inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray, centred
     exact = inputs.astype(np.float64)
     center = weight @ exact if centred else np.zeros(dim)
     deviations = exact - center
-    scale = np.sqrt(weight @ deviations**2)
+    scale = _root_mean_square(deviations.T, weight)
     scale[scale <= tiny * np.abs(exact).max(axis=0)] = np.inf
     mean = targets.astype(np.float64) @ weight
-    spread = np.sqrt((targets - mean[:, None]) ** 2 @ weight)
+    spread = _root_mean_square(targets - mean[:, None], weight)
     spread[spread <= tiny * np.abs(targets).max(axis=1)] = 0
+    _check_scales(scale, spread, dtype)
     unit = (targets - mean[:, None]) / np.where(spread > 0, spread, 1)[:, None]
 
     num_rows = len(inputs)
@@ -81,6 +87,30 @@ def prepare(inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray, centred
         mean=mean,
         spread=spread,
     )
+
+
+def _root_mean_square(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the weighted root mean square of every row, at any scale."""
+    peak = np.abs(rows).max(axis=1)
+    unit = rows / np.where(peak > 0, peak, 1)[:, None]
+    return peak * np.sqrt(unit**2 @ weight)
+
+
+def _check_scales(scale: np.ndarray, spread: np.ndarray, dtype: np.dtype) -> None:
+    """Refuse scales at which entries of L, in units of `spread / scale^2`, are lost."""
+    varying, sizes = scale[np.isfinite(scale)], spread[spread > 0]
+    if len(varying) == 0 or len(sizes) == 0:
+        return
+    limits = np.finfo(dtype)
+    with np.errstate(over="ignore", under="ignore", divide="ignore"):
+        largest = sizes.max() / varying.min() / varying.min()
+        smallest = sizes.min() / varying.max() / varying.max()
+    if not (smallest >= limits.tiny and largest <= limits.max):
+        raise ValueError(
+            f"columns of standard deviation {varying.min():.1e} to {varying.max():.1e} and targets "
+            f"of {sizes.min():.1e} have a network whose weights do not fit into {limits.dtype}; "
+            "scale them first, as with sklearn.preprocessing.StandardScaler"
+        )
 
 
 def _padded(num_rows: int, dim: int) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from jax.typing import ArrayLike
 from jaxpoly import kernels, lowrank
 from jaxpoly.lifting import Lifting, normalised_weight
 from jaxpoly.lowrank import LowRank
+from jaxpoly.memory import check_dense
 from jaxpoly.precision import matmul, matmul_rows
-from jaxpoly.validation import as_float_array, check_lifting, check_number
+from jaxpoly.validation import as_float_array, check_lifting, check_number, check_vector
 
 
 @jax.tree_util.register_dataclass
@@ -33,6 +34,43 @@ class Whitening:
     shift: Array
     transform: Array
     inverse: Array
+
+
+def drop_nonfinite_rows(lifting: Lifting, targets: ArrayLike) -> tuple[Lifting, Array, Array]:
+    """Switch off the samples with NaN or infinity, and count them.
+
+    Args:
+        lifting: inputs (m, p) and weights.
+        targets: y, (m,).
+
+    Returns:
+        A lifting and targets of the same shapes, in which such rows are zeros of zero
+        weight, and the number of rows that had a weight and have none now, int32.
+
+    Raises:
+        ValueError, TypeError: shapes that do not fit, data that are not real numbers.
+
+    Makes one copy of X.  Works under `jit` and `vmap`.
+
+    >>> import jax.numpy as jnp
+    >>> rows = Lifting(jnp.array([[1.0], [jnp.nan], [3.0]]))
+    >>> cleaned, targets, dropped = drop_nonfinite_rows(rows, jnp.array([1.0, 2.0, jnp.inf]))
+    >>> cleaned.inputs[:, 0].tolist(), cleaned.sample_weight.tolist(), int(dropped)
+    ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0], 2)
+    """
+    lifting = check_lifting(lifting)
+    inputs = as_float_array("lifting.inputs", lifting.inputs, ndim=2)
+    targets = check_vector("targets", targets, inputs)
+    weight = lifting.sample_weight
+    weight = jnp.ones_like(targets) if weight is None else weight
+    kept = jnp.all(jnp.isfinite(inputs), axis=1) & jnp.isfinite(targets) & jnp.isfinite(weight)
+    cleaned = replace(
+        lifting,
+        inputs=jnp.where(kept[:, None], inputs, 0),
+        sample_weight=jnp.where(kept, weight, 0),
+    )
+    num_dropped = jnp.sum(~kept & (weight != 0), dtype=jnp.int32)
+    return cleaned, jnp.where(kept, targets, 0), num_dropped
 
 
 def whiten(lifting: Lifting, centred: bool) -> tuple[Whitening, Lifting]:
@@ -60,10 +98,14 @@ def whiten(lifting: Lifting, centred: bool) -> tuple[Whitening, Lifting]:
     truncated: they are zero in the whitened inputs, and `restore` gives them none of L.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, data that are not real numbers.
+        ValueError, TypeError: shapes that do not fit, data that are not real numbers,
+            p x p matrices that do not fit into memory.
     """
     lifting = check_lifting(lifting)
     inputs = as_float_array("lifting.inputs", lifting.inputs, ndim=2)
+    # The moments, their eigenvectors, the transform and its inverse.
+    dense = inputs.shape[1], inputs.dtype, 4
+    check_dense("Whitening", *dense, "jaxpoly.solve(jaxpoly.gauss_newton(rank), ...)")
     weight = normalised_weight(lifting)
     dim, tiny = inputs.shape[1], jnp.finfo(inputs.dtype).eps
     zero = jnp.zeros((dim,), inputs.dtype)

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxpoly import kernels
 from jaxpoly.lowrank import LowRank
+from jaxpoly.memory import check_dense
 from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.validation import (
     check_block,
@@ -111,7 +112,7 @@ def scale_rows(products: Array, row_weight: Array) -> Array:
 
 
 def normalised_weight(lifting: Lifting) -> Array:
-    """Return `w_i / sum w`, (m,); all zero where the sum is zero."""
+    """Return `w_i / sum w`, (m,); all zero where the sum is zero, NaN where it is not finite."""
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is None:
         return jnp.full((num_samples,), 1 / num_samples, lifting.inputs.dtype)
@@ -119,7 +120,8 @@ def normalised_weight(lifting: Lifting) -> Array:
     peak = jnp.max(lifting.sample_weight)
     weight = lifting.sample_weight / jnp.where(peak > 0, peak, 1)
     total = jnp.sum(weight)
-    return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)
+    # NaN and infinity stay visible.
+    return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0 * total)
 
 
 def weighted_mean(lifting: Lifting, values: Array) -> Array:
@@ -235,13 +237,15 @@ def gradient_map(
 def dense_gradient(lifting: Lifting, residual: Array, debias: Debias = "centre") -> Array:
     """Return the debiased gradient of `gradient_map` as a (p, p) array, O(m p^2).
 
-    Arguments and errors as there.
+    Arguments and errors as there, and ValueError where (p, p) does not fit into memory.
 
     >>> import jax.numpy as jnp
     >>> dense_gradient(Lifting(jnp.eye(2)), jnp.array([1.0, 3.0])).tolist()
     [[-0.25, 0.0], [0.0, 0.25]]
     """
     lifting, residual = _check_gradient(lifting, residual, debias)
+    dim = lifting.inputs.shape[1]
+    check_dense("dense_gradient", dim, residual.dtype, 1, "jaxpoly.gradient_map")
     row_weight, shift = gradient_parts(lifting, residual, debias)
     gram = kernels.weighted_gram(lifting.inputs, row_weight)
     if debias == "trace":

@@ -10,8 +10,22 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels
-from jaxpoly.inputs import Whitening, restore, to_whitened, whiten, with_linear_terms
-from jaxpoly.lifting import Lifting, centre, measure, normalised_weight, weighted_norm
+from jaxpoly.inputs import (
+    Whitening,
+    drop_nonfinite_rows,
+    restore,
+    to_whitened,
+    whiten,
+    with_linear_terms,
+)
+from jaxpoly.lifting import (
+    Lifting,
+    centre,
+    measure,
+    normalised_weight,
+    weighted_mean,
+    weighted_norm,
+)
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import default_rtol
 from jaxpoly.rank_choice import RankCurve, choose_rank, largest_rank, rank_curve
@@ -34,6 +48,8 @@ from jaxpoly.validation import (
 # Squared norm of the mean of whitened inputs above which they are far from the origin; the
 # mean of m samples of centred inputs has p / m.
 FAR_SHIFT = 0.5
+# A relative residual that the way back from whitened coordinates may add by rounding.
+VISIBLE = 0.01
 
 
 @jax.tree_util.register_dataclass
@@ -52,12 +68,14 @@ class Recovery(Solution):
             +-1: the data see that part of the diagonal of L only through the rank,
             and not at all for neurons along an axis, so the diagonal of `value` may
             be arbitrary although predictions are right.
+        num_dropped: samples that were given no weight by `drop_nonfinite=True`.
     """
 
     rank_curve: RankCurve | None
     num_starts: Array
     sample_weight: Array
     constant_squares: Array
+    num_dropped: Array
 
 
 def recover(
@@ -71,6 +89,7 @@ def recover(
     affine: bool = False,
     ridge: float = 0.0,
     robust: bool = False,
+    drop_nonfinite: bool = False,
     max_steps: int = 100,
     rtol: float | None = None,
 ) -> Recovery:
@@ -94,6 +113,8 @@ def recover(
         ridge: penalty `ridge (|L|_F^2 + |b|^2)` beside the mean squared residual,
             in whitened coordinates, so of order sigma^2 / m of the noise.
         robust: give samples with gross errors no weight, see `Recovery`.
+        drop_nonfinite: give samples with NaN or infinity no weight; otherwise they end
+            the fit with NONFINITE_INPUT.
         max_steps: Gauss-Newton steps at most, for each start.
         rtol: relative residual that counts as exact; None for `20 eps p^(1/4)`, times
             the ratio of the targets to what an affine fit leaves of them (for far
@@ -130,6 +151,14 @@ def recover(
     targets = check_vector("targets", targets, inputs)
     check_weight_values(lifting.sample_weight)
     num_samples, dim = lifting.inputs.shape
+    flags = {"affine": affine, "robust": robust, "drop_nonfinite": drop_nonfinite}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} is {flag!r}; expected True or False")
+    num_dropped = jnp.int32(0)
+    if drop_nonfinite:
+        lifting, targets, num_dropped = drop_nonfinite_rows(lifting, targets)
+        check_weight_values(lifting.sample_weight)
     if lifting.sample_weight is not None:
         # Whatever stands in rows of zero weight must not set a scale.
         off = lifting.sample_weight == 0
@@ -140,9 +169,6 @@ def recover(
     ridge = check_number("ridge", ridge)
     rtol = None if rtol is None else check_number("rtol", rtol)
     max_steps = check_count("max_steps", max_steps, 0)
-    for name, flag in (("affine", affine), ("robust", robust)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name} is {flag!r}; expected True or False")
     if rank != "auto":
         rank = check_count("rank", rank, 1)
         check_rank_fits(rank, dim)
@@ -178,14 +204,17 @@ def recover(
         data = guide.fitted, targets, key
         solution, num_starts = search(solver, *data, *guide_limits, unknowns + dim)
     data = replace(own.fitted, sample_weight=weight), targets, key
+    counted = replace(lifting, sample_weight=weight)
     if guide is not own:
-        start = to_whitened(own.whitening, _finish(guide.whitening, solution).value)
+        start = to_whitened(
+            own.whitening, _finish(guide.whitening, solution, counted, targets).value
+        )
         if rtol is None:
             limits = max_steps, own.resolution * _cancellation(own.plain, targets, start)
     if guide is not own or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
-    solution = _finish(own.whitening, solution)
+    solution = _finish(own.whitening, solution, counted, targets)
     known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
     return Recovery(
         **known,
@@ -193,6 +222,7 @@ def recover(
         num_starts=jnp.int32(num_starts),
         sample_weight=weight,
         constant_squares=own.constant_squares,
+        num_dropped=num_dropped,
     )
 
 
@@ -251,10 +281,21 @@ def _cancellation(plain: Lifting, targets: Array, value: LowRank) -> Array:
 
 
 @jax.jit
-def _finish(whitening: Whitening, solution: Solution) -> Solution:
+def _finish(whitening: Whitening, solution: Solution, lifting: Lifting, targets: Array) -> Solution:
     parts = restore(whitening, solution.value, solution.linear, solution.intercept)
     # The coordinates of unusable inputs are not finite; the zeros of `solve` stay.
     usable = solution.status != Status.NONFINITE_INPUT
-    known = solution.value, solution.linear, solution.intercept
-    value, linear, intercept = jax.tree.map(partial(jnp.where, usable), parts, known)
-    return replace(solution, value=value, linear=linear, intercept=intercept)
+    # Inputs of extreme scale have an L that overflows or vanishes: then the fit is lost.
+    value, linear, intercept = parts
+    residual = measure(lifting, value) + kernels.project(lifting.inputs, linear) + intercept
+    size = weighted_norm(lifting, centre(lifting, targets, "centre"))
+    relative = weighted_norm(lifting, residual - targets) / jnp.where(size > 0, size, 1)
+    kept = relative <= solution.relative_residual + VISIBLE
+    kept |= solution.status == Status.DEGENERATE
+    zero = jax.tree.map(jnp.zeros_like, (value, linear))
+    rest = *zero, jnp.where(usable, weighted_mean(lifting, targets), 0)
+    value, linear, intercept = jax.tree.map(partial(jnp.where, usable & kept), parts, rest)
+    status = jnp.where(usable & ~kept, Status.DIVERGED, solution.status).astype(jnp.int32)
+    relative = jnp.where(usable & ~kept, 1, solution.relative_residual)
+    fit = {"value": value, "linear": linear, "intercept": intercept}
+    return replace(solution, **fit, status=status, relative_residual=relative)

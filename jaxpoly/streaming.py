@@ -59,6 +59,15 @@ class StreamedRows:
             )
         if len(source.shape) != 2:
             raise ValueError(f"source has shape {tuple(source.shape)}; expected (m, p)")
+        if isinstance(source, np.ma.MaskedArray):
+            raise TypeError("source is a masked array; fill it, or give such rows no weight")
+        if source.dtype.kind not in "biuf" and not jnp.issubdtype(source.dtype, jnp.floating):
+            raise TypeError(f"source has dtype {source.dtype}; expected real numbers")
+        if hasattr(source, "toarray"):
+            raise TypeError(
+                f"source is a sparse {type(source).__name__}; expected slices that are numpy rows: "
+                "take .toarray() if it fits into memory"
+            )
         self.source = source
         self.shape = tuple(map(int, source.shape))
         self.dtype = jnp.dtype(working_dtype("source", source) if dtype is None else dtype)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxpoly.lowrank import LowRank, truncate_matrix
+from jaxpoly.memory import check_dense
 from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.static import static
 from jaxpoly.validation import check_count, check_rank_fits
@@ -122,6 +123,8 @@ class EighThreshold:
         check_count("rank", self.rank, 1)
         check_rank_fits(self.rank, dim)
         basis = _no_basis(dim) if basis is None else basis
+        # The identity, its image and the eigenvectors.
+        check_dense("EighThreshold", dim, basis.dtype, 3, "jaxpoly.KrylovThreshold")
         identity = jnp.eye(dim, dtype=basis.dtype)
         low_rank = truncate_matrix(block_map(identity), self.rank, self.positive)
         return low_rank, low_rank.factor

@@ -79,6 +79,7 @@ BAD_LIMITS = {
     "rtol NaN": ({"rtol": float("nan")}, ValueError, "rtol is nan"),
     "numpy rtol NaN": ({"rtol": np.float64("nan")}, ValueError, "rtol is nan"),
     "negative max_steps": ({"max_steps": -1}, ValueError, "max_steps is -1"),
+    "negative array as max_steps": ({"max_steps": jnp.int32(-1)}, ValueError, "max_steps is -1"),
     "a float as max_steps": ({"max_steps": 10.0}, TypeError, "max_steps is 10.0"),
     "a float array as max_steps": ({"max_steps": jnp.ones(())}, TypeError, "dtype float"),
     "a bool as max_steps": ({"max_steps": True}, TypeError, "max_steps is True"),

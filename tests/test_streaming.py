@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from numpy.testing import assert_allclose
 
 import jaxpoly as jp
@@ -152,6 +153,20 @@ def test_blocks_are_whole_chunks_where_the_source_has_chunks():
     source.chunks = (50, P)
     assert jp.StreamedRows(source, block_bytes=BLOCK).block_rows == 50
     assert jp.StreamedRows(source, block_bytes=230 * P * 8).block_rows == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (np.ones((4, 2)) + 1j, "source has dtype complex128; expected real numbers"),
+        (np.full((4, 2), "a"), "source has dtype <U1"),
+        (np.ma.masked_array(np.ones((4, 2)), [[0, 1]] * 4), "source is a masked array"),
+        (scipy.sparse.csr_matrix(np.eye(4)), r"source is a sparse csr_matrix.*\.toarray"),
+    ],
+)
+def test_numbers_that_would_be_lost_on_the_way_from_disk_are_refused(source, words):
+    with pytest.raises(TypeError, match=words):
+        jp.StreamedRows(source)
 
 
 def test_what_cannot_be_streamed_says_so():

@@ -143,6 +143,25 @@ def test_a_worker_that_fails_fails_the_sweep(monkeypatch):
         run()
 
 
+@pytest.mark.parametrize(
+    ("numbers", "error", "words"),
+    [
+        ({"rank": 2.0}, TypeError, "rank is 2.0 of type float"),
+        ({"rank": True}, TypeError, "rank is True"),
+        ({"dim": "8"}, TypeError, "dim is '8'"),
+        ({"max_steps": 2.5}, TypeError, "max_steps is 2.5"),
+        ({"max_steps": -1}, ValueError, "max_steps is -1"),
+        ({"num_samples": 60.5}, ValueError, "num_samples is 60.5; expected an integer"),
+        ({"num_samples": 0}, ValueError, "num_samples is 0"),
+        ({"rtol": float("nan")}, ValueError, "rtol nan"),
+    ],
+)
+def test_numbers_that_make_no_cell_are_refused(numbers, error, words):
+    usual = {"solver": "EP-ROM", "dim": 8, "rank": 2, "num_samples": 60}
+    with pytest.raises(error, match=words):
+        Cell(**usual | numbers)
+
+
 def test_a_cell_given_twice_is_refused():
     with pytest.raises(ValueError, match="same cell twice"):
         run([CELLS[0], CELLS[0]])

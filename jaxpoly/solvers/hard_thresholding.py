@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxpoly import kernels, lowrank
 from jaxpoly.lifting import Debias, Lifting, dense_gradient, quadratic_forms
 from jaxpoly.lowrank import LowRank
+from jaxpoly.memory import check_dense
 from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.solvers.krylov import KrylovSpace, krylov_space
 from jaxpoly.solvers.options import check_options, choose_step_size
@@ -40,6 +41,8 @@ class EpRom:
         self, lifting: Lifting, targets: Array, key: Array, start: LowRank | None = None
     ) -> State:
         """Return the state at `start`, by default L = 0."""
+        # The gradient, the matrix moved by it and its eigenvectors.
+        check_dense("ep_rom", lifting.inputs.shape[1], targets.dtype, 3, "jaxpoly.ap_rom")
         if start is None:
             gradient = dense_gradient(lifting, -targets, self.debias)
             start = _zero_on(lowrank.truncate_matrix(-gradient, self.rank, self.positive))
@@ -177,7 +180,8 @@ def ep_rom(
         A solver for `solve` and `trajectory`.
 
     Raises:
-        ValueError, TypeError: options out of range.
+        ValueError, TypeError: options out of range; `solve` refuses a p for which p x p
+            matrices do not fit into memory.
 
     The algorithm of Soltani & Hegde (doi 10.1109/TSP.2019.2916743; AISTATS 2018,
     PMLR v84) is `ep_rom(rank, step_size=1.0, debias="trace")`, with the sign of the

@@ -1,0 +1,61 @@
+"""Where L itself overflows or vanishes, the way back says so."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxpoly as jp
+from jaxpoly import Status
+from jaxpoly.estimator import QuadraticNetworkClassifier, QuadraticNetworkRegressor
+from jaxpoly.estimator_table import prepare
+
+M, P = 60, 8
+KEY = jax.random.key(0)
+PROBLEM = jp.sample_problem(jax.random.key(1), M, P, 2)
+INPUTS, TARGETS = np.asarray(PROBLEM.lifting.inputs), np.asarray(PROBLEM.targets)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200, 1e300])
+def test_a_recovery_whose_matrix_is_not_representable_diverged(scale):
+    solution = jp.recover(INPUTS * scale, TARGETS, 2, key=KEY)
+    assert solution.status == Status.DIVERGED
+    assert solution.relative_residual == 1
+    np.testing.assert_array_equal(solution.value.diagonal, 0)
+    np.testing.assert_allclose(solution.intercept, TARGETS.mean())
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100, 1e140])
+def test_a_recovery_at_other_extreme_scales_is_right(scale):
+    solution = jp.recover(INPUTS * scale, TARGETS, 2, key=KEY)
+    assert solution.status == Status.CONVERGED
+    scaled = jp.LowRank(solution.value.factor, solution.value.diagonal * scale**2)
+    assert jp.relative_error(scaled, PROBLEM.truth) < 1e-9
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_unusable_input(bad):
+    weight = np.ones(M)
+    weight[5] = bad
+    solution = jp.recover(INPUTS, TARGETS, 2, key=KEY, sample_weight=weight)
+    assert solution.status == Status.NONFINITE_INPUT
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e300])
+def test_an_estimator_whose_weights_are_not_representable_is_refused(scale):
+    with pytest.raises(ValueError, match="do not fit into float64; scale them first"):
+        QuadraticNetworkRegressor(2, ridge=0.1).fit(INPUTS * scale, TARGETS)
+    with pytest.raises(ValueError, match="do not fit into float64"):
+        QuadraticNetworkClassifier(2, ridge=0.1).fit(INPUTS * scale, TARGETS > 0)
+    with pytest.raises(ValueError, match="do not fit into float32"):
+        QuadraticNetworkRegressor(2).fit(np.float32(1e-25 * INPUTS), np.float32(TARGETS))
+
+
+def test_targets_too_small_for_their_squares_are_not_taken_for_constant():
+    weight = np.ones(M)
+    usual = prepare(INPUTS, TARGETS[None], weight, centred=True)
+    for scale in (2.0**-900, 2.0**900):
+        table = prepare(INPUTS, scale * TARGETS[None], weight, centred=True)
+        np.testing.assert_array_equal(table.spread, usual.spread * scale)
+        np.testing.assert_array_equal(table.targets, usual.targets)
+    with pytest.raises(ValueError, match=r"targets of .*e-309 have a network"):
+        prepare(INPUTS, 1e-310 * TARGETS[None], weight, centred=True)
