@@ -187,7 +187,9 @@ def gradient_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[A
     """Return row weights v, (m,), and s with `G = X^T diag(v) X - s I`, see `gradient_map`."""
     row_weight = normalised_weight(lifting) * centre(lifting, residual, debias) / 2
     if debias == "trace":
-        return row_weight, jnp.sum(row_weight)
+        # The identity has the units of x x^T.
+        unit = kernels.unit(lifting.inputs)
+        return row_weight, jnp.sum(row_weight) / unit / unit
     return row_weight, jnp.zeros((), residual.dtype)
 
 
