@@ -115,8 +115,9 @@ def normalised_weight(lifting: Lifting) -> Array:
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is None:
         return jnp.full((num_samples,), 1 / num_samples, lifting.inputs.dtype)
-    # By the largest first, so that the sum does not overflow.
-    peak = jnp.max(lifting.sample_weight)
+    # By the largest first, so that the sum does not overflow; its inverse must not vanish.
+    info = jnp.finfo(lifting.sample_weight.dtype)
+    peak = jnp.minimum(jnp.max(lifting.sample_weight), 2.0 ** (info.maxexp - 4))
     weight = lifting.sample_weight / jnp.where(peak > 0, peak, 1)
     total = jnp.sum(weight)
     return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)

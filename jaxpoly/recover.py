@@ -9,9 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpoly import kernels
+from jaxpoly import kernels, units
 from jaxpoly.inputs import Whitening, restore, to_whitened, whiten, with_linear_terms
-from jaxpoly.lifting import Lifting, centre, measure, normalised_weight, weighted_norm
+from jaxpoly.lifting import (
+    Lifting,
+    centre,
+    measure,
+    normalised_weight,
+    weighted_mean,
+    weighted_norm,
+)
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import default_rtol
 from jaxpoly.rank_choice import RankCurve, choose_rank, largest_rank, rank_curve
@@ -20,6 +27,7 @@ from jaxpoly.search import search
 from jaxpoly.solvers.gauss_newton import gauss_newton
 from jaxpoly.state import Solution, Status
 from jaxpoly.static import static
+from jaxpoly.units import Units
 from jaxpoly.validation import (
     as_float_array,
     check_count,
@@ -145,6 +153,8 @@ def recover(
         rank = check_count("rank", rank, 1)
         check_rank_fits(rank, dim)
 
+    scale = units.choose_units(lifting, targets, kernels.magnitude(lifting.inputs))
+    lifting, targets = units.enter_plainly(scale, lifting, targets)
     own = _prepare(lifting, targets, ridge, affine)
     # Far from the origin the quadratic part is a small part of the variation.  Centred, with
     # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
@@ -183,7 +193,7 @@ def recover(
     if guide is not own or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
-    solution = _finish(own.whitening, solution)
+    solution = _leave(scale, own.fitted, targets, _finish(own.whitening, solution))
     known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
     return Recovery(
         **known,
@@ -256,3 +266,22 @@ def _finish(whitening: Whitening, solution: Solution) -> Solution:
     known = solution.value, solution.linear, solution.intercept
     value, linear, intercept = jax.tree.map(partial(jnp.where, usable), parts, known)
     return replace(solution, value=value, linear=linear, intercept=intercept)
+
+
+@jax.jit
+def _leave(scale: Units, fitted: Lifting, targets: Array, solution: Solution) -> Solution:
+    """Return the solution in the units of the data; the mean alone where L is beyond the dtype."""
+    value, held = units.leave_matrix(scale, solution.value)
+    linear, also_held = units.leave_linear(scale, solution.linear)
+    held &= also_held
+    mean = weighted_mean(fitted, targets)
+    left = weighted_norm(fitted, centre(fitted, targets, "centre"))
+    alone = weighted_norm(fitted, targets - mean) / jnp.where(left > 0, left, 1)
+    return replace(
+        solution,
+        value=jax.tree.map(lambda leaf: jnp.where(held, leaf, 0), value),
+        linear=jnp.where(held, linear, 0),
+        intercept=units.leave_targets(scale, jnp.where(held, solution.intercept, mean)),
+        status=jnp.where(held, solution.status, Status.DIVERGED).astype(jnp.int32),
+        relative_residual=jnp.where(held, solution.relative_residual, alone),
+    )

@@ -65,6 +65,13 @@ def enter(units: Units, lifting: Lifting, targets: Array) -> tuple[Lifting, Arra
     return lifting, _fourth(targets, 1 / units.targets)
 
 
+def enter_plainly(units: Units, lifting: Lifting, targets: Array) -> tuple[Lifting, Array]:
+    """Return the data in these units, X as an array: a copy unless it is of ordinary scale."""
+    if units.inputs != 1:
+        lifting = replace(lifting, inputs=lifting.inputs / units.inputs**2)
+    return lifting, _fourth(targets, 1 / units.targets)
+
+
 def enter_matrix(units: Units, low_rank: LowRank) -> LowRank:
     """Return L in these units."""
     return LowRank(low_rank.factor, _fourth(low_rank.diagonal, units.inputs / units.targets))
