@@ -18,6 +18,7 @@ NAMES = (
     "input-laws",
     "throughput",
     "limits",
+    "honesty",
     "real-data",
     "energy-model",
     "benchmark",
