@@ -156,9 +156,11 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     milestone = jnp.where(progress, reached, run.milestone)
     milestone_step = jnp.where(visible, num_steps, run.milestone_step)
 
-    # Only where the iterate that is returned is as good as the stationary one.
+    # Of iterates as good as each other the stationary one is returned: the loss, known to
+    # rounding, tells a smaller gradient from a larger one only down to the root of that.
     stationary = state.stationarity <= stationarity_tolerance(state.residual.dtype)
-    stationary &= loss * (1 - STALL_DECREASE) <= lowest
+    stationary &= held & (loss * (1 - STALL_DECREASE) <= lowest)
+    better |= stationary
     diverged = ~held | ~(relative <= run.ceiling)
     stalled = num_steps - milestone_step >= STALL_STEPS
     status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
