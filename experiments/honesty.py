@@ -23,12 +23,13 @@ from experiments.session import Session
 from jaxpoly import Status
 from jaxpoly.precision import default_rtol, stationarity_tolerance
 
-# Rounding that a claim may be off by, in units of eps times the cancellation
-# |terms of A(L)| / |y - mean y|.
+# Rounding that a claim may be off by, in units of eps times the cancellation: the largest of
+# |y| and of sum_j |d_j| |x . f_j| (|x| . |f_j|), over |y - mean y|.
 ROUNDING = 20
-# A stationarity is told of the iterate before the last step: twice the tolerance is allowed,
-# and the rounding of the residual, over its size.
-SLACK = 2.0
+# A stationarity is told of the iterate before the last step, and a step does not lower it
+# always: ten times the tolerance, 1.5e-7 in float64 and 3.5e-3 in float32, is allowed, and the
+# rounding of the residual and of the image of the gradient, over their sizes.
+SLACK = 10.0
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ def find_lies(
     if not 0.99 * found - rounding <= told <= 1.01 * found + rounding:
         lies.append(f"told residual {told:.2e}, is {found:.2e}")
     if status == Status.STATIONARY and not (whitened or positive):
-        limit = SLACK * stationarity_tolerance(dtype) + rounding / max(found, eps)
+        spread = facts["cancellation"] / max(found, eps) + facts["image_cancellation"]
+        limit = SLACK * stationarity_tolerance(dtype) + ROUNDING * eps * spread
         if facts["cosine"] > limit:
             lies.append(f"STATIONARY at a cosine of {facts['cosine']:.2e}, limit {limit:.2e}")
     return lies
@@ -210,7 +212,7 @@ def find_lies(
 
 def recompute(problem: Problem, solution: jp.Solution, dtype: Any) -> dict[str, float]:
     """Return relative residual, cosine and cancellation in extended precision, at unit scale."""
-    wide = np.longdouble
+    wide, tiny = np.longdouble, np.finfo(float).tiny
     given = _arrays(problem, dtype)
     inputs, targets, weight = (given[key].astype(wide) for key in ("inputs", "targets", "weight"))
     counted = weight > 0
@@ -223,7 +225,9 @@ def recompute(problem: Problem, solution: jp.Solution, dtype: Any) -> dict[str, 
     products = inputs @ factor
     residual = products**2 @ diagonal + wide(solution.intercept) / height - targets
     spread = _norm(weight, targets - weight @ targets)
-    terms = np.max(np.abs(targets)) + np.max(products**2 @ np.abs(diagonal))
+    # A product x . f is known to eps |x| . |f|, and squared to that times 2 |x . f|.
+    rough = np.abs(products) * (np.abs(inputs) @ np.abs(factor))
+    terms = np.max(np.abs(targets)) + np.max(rough @ np.abs(diagonal))
     # Cosine of the residual and the image of the tangent gradient, in double precision.
     centred = (residual - weight @ residual).astype(float)
     basis = np.linalg.qr(factor.astype(float))[0]
@@ -231,7 +235,8 @@ def recompute(problem: Problem, solution: jp.Solution, dtype: Any) -> dict[str, 
     along = narrow @ basis
     image = narrow.T @ ((share * centred)[:, None] * along)
     image = image - basis @ (basis.T @ image) / 2
-    measured = 2 * np.sum(along * (narrow @ image), axis=1)
+    parts = 2 * along * (narrow @ image)
+    measured = np.sum(parts, axis=1)
     measured = measured - share @ measured
     lengths = _norm(share, measured) * _norm(share, centred)
     cosine = abs(share @ (measured * centred)) / lengths if lengths > 0 else 0.0
@@ -239,6 +244,7 @@ def recompute(problem: Problem, solution: jp.Solution, dtype: Any) -> dict[str, 
         "residual": float(_norm(weight, residual) / spread),
         "cosine": float(cosine),
         "cancellation": float(terms / spread),
+        "image_cancellation": float(np.max(np.abs(parts)) / max(_norm(share, measured), tiny)),
     }
 
 

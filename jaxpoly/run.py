@@ -158,8 +158,10 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
 
     # Of iterates as good as each other the stationary one is returned: the loss, known to
     # rounding, tells a smaller gradient from a larger one only down to the root of that.
-    stationary = state.stationarity <= stationarity_tolerance(state.residual.dtype)
-    stationary &= held & (loss * (1 - STALL_DECREASE) <= lowest)
+    stationary = held & (state.stationarity <= stationarity_tolerance(state.residual.dtype))
+    stationary &= loss * (1 - STALL_DECREASE) <= lowest
+    # The gradient is small in a flat valley too, but there a step lowers the loss visibly.
+    stationary &= run.lowest - loss <= 10 * jnp.finfo(loss.dtype).eps
     better |= stationary
     diverged = ~held | ~(relative <= run.ceiling)
     stalled = num_steps - milestone_step >= STALL_STEPS
