@@ -82,7 +82,7 @@ def assert_right_or_told(solve, problem, dtype, tolerance):
         assert np.linalg.norm(error) < tolerance * np.linalg.norm(truth), told
 
 
-@only([*CORE, *map(slow, REST)])
+@only(["ep_rom", "gauss_newton", *map(slow, [*CORE[1:3], *REST])])
 def test_float32_data_of_any_scale_are_solved_or_the_failure_is_told(solver, planted):
     solve = partial(jp.solve, solver, key=KEY)
     assert_right_or_told(solve, planted(dtype=jnp.float32), np.float32, 2e-4)
@@ -120,7 +120,7 @@ def test_powers_of_two_change_nothing_but_the_exponent():
         assert solution.status == plain.status
 
 
-@pytest.mark.parametrize("exponent", [40, -40])
+@pytest.mark.parametrize("exponent", [40, slow(-40)])
 def test_fixed_steps_ridges_and_the_trace_correction_keep_their_units(exponent):
     problem = jp.sample_problem(jax.random.key(0), 160, 16, 2, noise=0.1)
     unit = 2.0**exponent
@@ -216,6 +216,7 @@ def test_rows_of_zero_weight_set_no_unit(planted_pair):
     assert solution.status == Status.CONVERGED
 
 
+@pytest.mark.slow
 def test_columns_of_very_different_scales_are_never_a_false_success(planted_pair):
     problem, solve = planted_pair
     columns = 10.0 ** np.linspace(-8, 8, 16)
