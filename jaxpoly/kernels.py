@@ -75,53 +75,9 @@ class HalfPrecision:
         return jnp.dtype("float32")
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Scaled:
-    """Stands for `X / unit` without a copy of X: what X is multiplied by is divided.
-
-    With a power of two that is exact, as long as the quotients do not underflow: in
-    float32 up to a unit of about 1e24.
-
-    Attributes:
-        inputs: X, in any form.
-        unit: a power of two, a scalar that may be traced.
-    """
-
-    inputs: Any
-    unit: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(m, p)."""
-        return self.inputs.shape
-
-    @property
-    def dtype(self) -> Any:
-        """The dtype that is computed in."""
-        return self.inputs.dtype
-
-    def project(self, block: Array) -> Array:
-        """Return `X block / unit`."""
-        return project(self.inputs, block / self.unit)
-
-    def back_project(self, rows: Array) -> Array:
-        """Return `X^T rows / unit`."""
-        return back_project(self.inputs, rows / self.unit)
-
-    def sweep(self, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array, Array]:
-        """Return `X^T weigh(X block / unit, *rows) / unit` and `X block / unit`."""
-        *others, last = rows
-        return sweep(self.inputs, block / self.unit, weigh, *others, last / self.unit)
-
-    def weighted_gram(self, row_weight: Array, unit: Array | float = 1.0) -> Array:
-        """Return `X^T diag(row_weight) X / unit^2`."""
-        return weighted_gram(self.inputs, row_weight, unit * self.unit)
-
-
 def unit(inputs: Any) -> Array | float:
-    """Return what X is divided by: 1 except for `Scaled`."""
-    return inputs.unit if isinstance(inputs, Scaled) else 1.0
+    """Return what X is divided by: 1 except for `scaled.Scaled`."""
+    return getattr(inputs, "unit", 1.0)
 
 
 def project(inputs: Any, block: Array) -> Array:
@@ -200,8 +156,8 @@ def while_loop(
     inputs: Any, unfinished: Callable[[Any], Array], body: Callable[[Any], Any], carry: Any
 ) -> Any:
     """Return `lax.while_loop`, run on the host where X has to be read from disk in its body."""
-    if isinstance(inputs, Scaled):
-        return while_loop(inputs.inputs, unfinished, body, carry)
+    # Scaled inputs lie where those lie that they stand for.
+    inputs = getattr(inputs, "inputs", inputs)
     if not hasattr(inputs, "sweep"):
         return lax.while_loop(unfinished, body, carry)
     while unfinished(carry):

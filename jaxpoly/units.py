@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxpoly import kernels
 from jaxpoly.lifting import Lifting
 from jaxpoly.lowrank import LowRank
+from jaxpoly.scaled import Scaled
 
 # A run multiplies up to eight entries of X and two targets.  Within this root of the range
 # of the dtype, 1/16 to 16 in float32, nothing can overflow, and nothing is changed.
@@ -58,7 +58,7 @@ def _root(size: Array, power: int) -> Array:
 
 def enter(units: Units, lifting: Lifting, targets: Array) -> tuple[Lifting, Array]:
     """Return the data in these units; X is not copied."""
-    inputs, basis = kernels.Scaled(lifting.inputs, units.inputs**2), lifting.linear_basis
+    inputs, basis = Scaled(lifting.inputs, units.inputs**2), lifting.linear_basis
     if basis is not None:
         basis = basis * units.inputs * units.inputs
     lifting = replace(lifting, inputs=inputs, linear_basis=basis)
