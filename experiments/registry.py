@@ -20,6 +20,7 @@ NAMES = (
     "limits",
     "bad-inputs",
     "fuzz",
+    "honesty",
     "real-data",
     "energy-model",
     "benchmark",

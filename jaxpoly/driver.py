@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxpoly import kernels
+from jaxpoly import kernels, units
 from jaxpoly.lifting import Lifting, centre, weighted_norm
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import default_rtol
@@ -138,6 +138,7 @@ def finish(run: Run) -> Solution:
 def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
     room = jnp.iinfo(jnp.int32).max - run.best.num_steps
     last = run.best.num_steps + jnp.minimum(num_steps, room)
+    lifting, targets = units.enter(run.units, lifting, targets)
     targets = centred_targets(solver, lifting, targets)
 
     def unfinished(run):
@@ -212,20 +213,27 @@ def trajectory(
 
 @partial(jax.jit, static_argnames="num_steps")
 def _trajectory(solver, lifting, targets, key, num_steps, start) -> tuple[State, Record]:
-    given, targets = targets, centred_targets(solver, lifting, targets)
+    magnitude = kernels.magnitude(lifting.inputs, lifting.sample_weight)
+    scale = units.choose_units(lifting, targets, magnitude)
+    lifting, given = units.enter(scale, lifting, targets)
+    start = None if start is None else units.enter_matrix(scale, start)
+    targets = centred_targets(solver, lifting, given)
     target_norm = weighted_norm(lifting, centre(lifting, targets, solver.debias))
 
     def body(state, _):
         state = solver.step(lifting, targets, state)
         centred = centre(lifting, state.residual, solver.debias)
-        loss = weighted_norm(lifting, centred) ** 2 / 2
+        loss = units.leave_targets(scale, weighted_norm(lifting, centred)) ** 2 / 2
         relative = relative_residual(lifting, state.residual, target_norm, solver.debias)
-        record = Record(loss, relative, state.step_size, state.stationarity, state.estimate)
+        estimate, _ = units.leave_matrix(scale, state.estimate)
+        record = Record(loss, relative, state.step_size, state.stationarity, estimate)
         return state, record
 
     state = solver.init(lifting, targets, key, start)
     state, record = lax.scan(body, state, length=num_steps)
-    return replace(state, residual=state.residual + (targets - given)), record
+    estimate, _ = units.leave_matrix(scale, state.estimate)
+    residual = units.leave_targets(scale, state.residual + (targets - given))
+    return replace(state, estimate=estimate, residual=residual), record
 
 
 def _check(solver: Any, lifting: Any, targets: Any, key: Any, start: Any):

@@ -75,6 +75,11 @@ class HalfPrecision:
         return jnp.dtype("float32")
 
 
+def unit(inputs: Any) -> Array | float:
+    """Return what X is divided by: 1 except for `scaled.Scaled`."""
+    return getattr(inputs, "unit", 1.0)
+
+
 def project(inputs: Any, block: Array) -> Array:
     """Return `X block`: (p, k) to (m, k), or (p,) to (m,).  One read of X."""
     if hasattr(inputs, "project"):
@@ -110,7 +115,7 @@ def sweep(inputs: Any, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array,
         weigh: a function of the products (n, k) and of the same n rows of every one of
             `rows`, row by row, to (n, k), that leaves columns of zeros zero.  A
             function of a module, not a closure: it is compared by identity.
-        rows: arrays (m,), or (m, k).
+        rows: arrays (m,), or (m, k); `weigh` is linear in the last of them.
     """
     if hasattr(inputs, "sweep"):
         return inputs.sweep(block, weigh, *rows)
@@ -122,16 +127,18 @@ def sweep(inputs: Any, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array,
     return lax.platform_dependent(values, block, *rows, cpu=on_cpu, default=whole)
 
 
-def weighted_gram(inputs: Any, row_weight: Array) -> Array:
-    """Return `X^T diag(row_weight) X`, (p, p), for the dense methods only."""
+def weighted_gram(inputs: Any, row_weight: Array, unit: Array | float = 1.0) -> Array:
+    """Return `X^T diag(row_weight) X / unit^2`, (p, p), for the dense methods only."""
     if hasattr(inputs, "weighted_gram"):
-        return inputs.weighted_gram(row_weight)
+        return inputs.weighted_gram(row_weight, unit)
     values = _values(inputs).astype(row_weight.dtype)
-    return matmul_rows(values, row_weight[:, None] * values)
+    # Not X alone: divided it would be copied, out of the loop of a solver.
+    weighed = (row_weight / unit)[:, None] * values
+    return matmul_rows(values, weighed if isinstance(unit, float) else weighed / unit)
 
 
-def magnitude(inputs: Any) -> Array:
-    """Return the sum of `|x|` over all of X: 0 if X vanishes, not finite if some entry is not.
+def magnitude(inputs: Any, sample_weight: Array | None = None) -> Array:
+    """Return the largest `|x|` in rows of some weight, not finite if any entry of X is not.
 
     A reduction that fuses; tests by entry would write m x p masks down, and on CPU the
     maximum of a large array may pass over NaN.
@@ -139,15 +146,18 @@ def magnitude(inputs: Any) -> Array:
     if hasattr(inputs, "magnitude"):
         return inputs.magnitude()
     values = _values(inputs)
+    counted = jnp.ones(values.shape[:1], bool) if sample_weight is None else sample_weight != 0
     if isinstance(inputs, HalfPrecision) and _in_blocks(inputs):
-        return _in_row_blocks(_magnitude_block, jnp.zeros((), jnp.float32), values)
-    return jnp.max(jnp.abs(values)) + jnp.sum(0 * values)
+        return _in_row_blocks(_magnitude_block, jnp.zeros((), jnp.float32), values, counted)
+    return _largest(values.astype(inputs.dtype), counted)
 
 
 def while_loop(
     inputs: Any, unfinished: Callable[[Any], Array], body: Callable[[Any], Any], carry: Any
 ) -> Any:
     """Return `lax.while_loop`, run on the host where X has to be read from disk in its body."""
+    # Scaled inputs lie where those lie that they stand for.
+    inputs = getattr(inputs, "inputs", inputs)
     if not hasattr(inputs, "sweep"):
         return lax.while_loop(unfinished, body, carry)
     while unfinished(carry):
@@ -167,9 +177,13 @@ def _back_project_block(total: Array, start: Array, rows_of_x: Array, rows: Arra
     return total + _adjoint(rows_of_x, part)
 
 
-def _magnitude_block(total: Array, start: Array, rows_of_x: Array) -> Array:
-    values = rows_of_x.astype(total.dtype)
-    return jnp.maximum(total, jnp.max(jnp.abs(values)) + jnp.sum(0 * values))
+def _magnitude_block(total: Array, start: Array, rows_of_x: Array, counted: Array) -> Array:
+    part = lax.dynamic_slice_in_dim(counted, start, rows_of_x.shape[0])
+    return jnp.maximum(total, _largest(rows_of_x.astype(total.dtype), part))
+
+
+def _largest(values: Array, counted: Array) -> Array:
+    return jnp.max(jnp.where(counted[:, None], jnp.abs(values), 0)) + jnp.sum(0 * values)
 
 
 def _sweep_block(

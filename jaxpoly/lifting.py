@@ -116,8 +116,9 @@ def normalised_weight(lifting: Lifting) -> Array:
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is None:
         return jnp.full((num_samples,), 1 / num_samples, lifting.inputs.dtype)
-    # By the largest first, so that the sum does not overflow.
-    peak = jnp.max(lifting.sample_weight)
+    # By the largest first, so that the sum does not overflow; its inverse must not vanish.
+    info = jnp.finfo(lifting.sample_weight.dtype)
+    peak = jnp.minimum(jnp.max(lifting.sample_weight), 2.0 ** (info.maxexp - 4))
     weight = lifting.sample_weight / jnp.where(peak > 0, peak, 1)
     total = jnp.sum(weight)
     # NaN and infinity stay visible.
@@ -189,7 +190,9 @@ def gradient_parts(lifting: Lifting, residual: Array, debias: Debias) -> tuple[A
     """Return row weights v, (m,), and s with `G = X^T diag(v) X - s I`, see `gradient_map`."""
     row_weight = normalised_weight(lifting) * centre(lifting, residual, debias) / 2
     if debias == "trace":
-        return row_weight, jnp.sum(row_weight)
+        # The identity has the units of x x^T.
+        unit = kernels.unit(lifting.inputs)
+        return row_weight, jnp.sum(row_weight) / unit / unit
     return row_weight, jnp.zeros((), residual.dtype)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpoly import kernels
+from jaxpoly import kernels, units
 from jaxpoly.inputs import (
     Whitening,
     drop_nonfinite_rows,
@@ -34,6 +34,7 @@ from jaxpoly.search import search
 from jaxpoly.solvers.gauss_newton import gauss_newton
 from jaxpoly.state import Solution, Status
 from jaxpoly.static import static
+from jaxpoly.units import Units
 from jaxpoly.validation import (
     as_float_array,
     check_count,
@@ -48,8 +49,6 @@ from jaxpoly.validation import (
 # Squared norm of the mean of whitened inputs above which they are far from the origin; the
 # mean of m samples of centred inputs has p / m.
 FAR_SHIFT = 0.5
-# A relative residual that the way back from whitened coordinates may add by rounding.
-VISIBLE = 0.01
 
 
 @jax.tree_util.register_dataclass
@@ -173,6 +172,8 @@ def recover(
         rank = check_count("rank", rank, 1)
         check_rank_fits(rank, dim)
 
+    scale = units.choose_units(lifting, targets, kernels.magnitude(lifting.inputs))
+    lifting, targets = units.enter_plainly(scale, lifting, targets)
     own = _prepare(lifting, targets, ridge, affine)
     # Far from the origin the quadratic part is a small part of the variation.  Centred, with
     # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
@@ -204,17 +205,14 @@ def recover(
         data = guide.fitted, targets, key
         solution, num_starts = search(solver, *data, *guide_limits, unknowns + dim)
     data = replace(own.fitted, sample_weight=weight), targets, key
-    counted = replace(lifting, sample_weight=weight)
     if guide is not own:
-        start = to_whitened(
-            own.whitening, _finish(guide.whitening, solution, counted, targets).value
-        )
+        start = to_whitened(own.whitening, _finish(guide.whitening, solution).value)
         if rtol is None:
             limits = max_steps, own.resolution * _cancellation(own.plain, targets, start)
     if guide is not own or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
-    solution = _finish(own.whitening, solution, counted, targets)
+    solution = _leave(scale, own.fitted, targets, _finish(own.whitening, solution))
     known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
     return Recovery(
         **known,
@@ -281,21 +279,29 @@ def _cancellation(plain: Lifting, targets: Array, value: LowRank) -> Array:
 
 
 @jax.jit
-def _finish(whitening: Whitening, solution: Solution, lifting: Lifting, targets: Array) -> Solution:
+def _finish(whitening: Whitening, solution: Solution) -> Solution:
     parts = restore(whitening, solution.value, solution.linear, solution.intercept)
     # The coordinates of unusable inputs are not finite; the zeros of `solve` stay.
     usable = solution.status != Status.NONFINITE_INPUT
-    # Inputs of extreme scale have an L that overflows or vanishes: then the fit is lost.
-    value, linear, intercept = parts
-    residual = measure(lifting, value) + kernels.project(lifting.inputs, linear) + intercept
-    size = weighted_norm(lifting, centre(lifting, targets, "centre"))
-    relative = weighted_norm(lifting, residual - targets) / jnp.where(size > 0, size, 1)
-    kept = relative <= solution.relative_residual + VISIBLE
-    kept |= solution.status == Status.DEGENERATE
-    zero = jax.tree.map(jnp.zeros_like, (value, linear))
-    rest = *zero, jnp.where(usable, weighted_mean(lifting, targets), 0)
-    value, linear, intercept = jax.tree.map(partial(jnp.where, usable & kept), parts, rest)
-    status = jnp.where(usable & ~kept, Status.DIVERGED, solution.status).astype(jnp.int32)
-    relative = jnp.where(usable & ~kept, 1, solution.relative_residual)
-    fit = {"value": value, "linear": linear, "intercept": intercept}
-    return replace(solution, **fit, status=status, relative_residual=relative)
+    known = solution.value, solution.linear, solution.intercept
+    value, linear, intercept = jax.tree.map(partial(jnp.where, usable), parts, known)
+    return replace(solution, value=value, linear=linear, intercept=intercept)
+
+
+@jax.jit
+def _leave(scale: Units, fitted: Lifting, targets: Array, solution: Solution) -> Solution:
+    """Return the solution in the units of the data; the mean alone where L is beyond the dtype."""
+    value, held = units.leave_matrix(scale, solution.value)
+    linear, also_held = units.leave_linear(scale, solution.linear)
+    held &= also_held
+    mean = weighted_mean(fitted, targets)
+    left = weighted_norm(fitted, centre(fitted, targets, "centre"))
+    alone = weighted_norm(fitted, targets - mean) / jnp.where(left > 0, left, 1)
+    return replace(
+        solution,
+        value=jax.tree.map(lambda leaf: jnp.where(held, leaf, 0), value),
+        linear=jnp.where(held, linear, 0),
+        intercept=units.leave_targets(scale, jnp.where(held, solution.intercept, mean)),
+        status=jnp.where(held, solution.status, Status.DIVERGED).astype(jnp.int32),
+        relative_residual=jnp.where(held, solution.relative_residual, alone),
+    )

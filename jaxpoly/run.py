@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpoly import kernels, lowrank
+from jaxpoly import kernels, lowrank, units
 from jaxpoly.lifting import Debias, Lifting, centre, fitted_affine, fitted_norm, weighted_norm
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import stationarity_tolerance
 from jaxpoly.state import Solution, State, Status
+from jaxpoly.units import Units
 
 # STALLED: over so many steps the residual fell by less than this fraction and the
 # stationarity, which goes on falling where noise keeps the residual up, by less than half.
@@ -50,6 +51,7 @@ class Run:
     For an example see `init_run`.
 
     Attributes:
+        units: those of the state, the offset and the norm; 1 for data of ordinary scale.
         state: the solver's state.
         best: the solution as it would be returned now; its status is MAX_STEPS
             while the run can go on.
@@ -66,6 +68,7 @@ class Run:
         ceiling: relative residual above which the run counts as diverged.
     """
 
+    units: Units
     state: State
     best: Solution
     offset: Array
@@ -86,20 +89,24 @@ def begin(
     start: LowRank | None,
 ) -> Run:
     """Return a run before its first step; unusable or degenerate data end it at once."""
-    offset = _offset(solver, lifting, targets)
-    shifted = targets - offset
-    state = solver.init(lifting, shifted, key, start)
-    magnitude = kernels.magnitude(lifting.inputs)
     weight = lifting.sample_weight
+    magnitude = kernels.magnitude(lifting.inputs, weight)
     usable = jnp.isfinite(magnitude) & _all_finite((weight, targets, start))
     if weight is not None:
         usable &= jnp.all(weight >= 0)
+    scale = units.choose_units(lifting, targets, magnitude)
+    lifting, targets = units.enter(scale, lifting, targets)
+    start = None if start is None else units.enter_matrix(scale, start)
+    offset = _offset(solver, lifting, targets)
+    shifted = targets - offset
+    state = solver.init(lifting, shifted, key, start)
     target_norm = weighted_norm(lifting, centre(lifting, shifted, solver.debias))
     # A constant target leaves only rounding after its mean is taken off.
     noise_floor = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
     degenerate = (target_norm <= noise_floor) | (magnitude == 0)
 
-    sound = usable & ~degenerate & _all_finite(state.estimate)
+    value, held = units.leave_matrix(scale, state.estimate)
+    sound = usable & ~degenerate & held
     empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)
     shown = _select(sound, state.estimate, empty)
     residual = jnp.where(sound, state.residual, -shifted)
@@ -108,17 +115,17 @@ def begin(
         lost += weighted_norm(lifting, shifted)
     rounding = jnp.finfo(targets.dtype).eps * lost / jnp.where(target_norm > 0, target_norm, 1)
     relative = relative_residual(lifting, residual, target_norm, solver.debias) + rounding
-    intercept, linear = fitted_affine(lifting, residual, solver.debias)
+    intercept, linear, also_held = _affine(solver, lifting, scale, offset, residual)
 
     status = jnp.int32(Status.MAX_STEPS)
     status = jnp.where(relative <= rtol, Status.CONVERGED, status)
-    status = jnp.where(~_all_finite(state.estimate), Status.DIVERGED, status)
+    status = jnp.where(~(held & also_held), Status.DIVERGED, status)
     status = jnp.where(degenerate, Status.DEGENERATE, status)
     status = jnp.where(~usable, Status.NONFINITE_INPUT, status).astype(jnp.int32)
     best = Solution(
-        value=shown,
-        intercept=jnp.where(usable, intercept + offset, 0),
-        linear=jnp.where(usable, linear, 0),
+        value=_select(sound, value, empty),
+        intercept=jnp.where(usable, intercept, 0),
+        linear=jnp.where(usable & also_held, linear, 0),
         status=status,
         num_steps=jnp.int32(0),
         relative_residual=jnp.where(usable, relative, jnp.inf),
@@ -130,7 +137,8 @@ def begin(
     lowest = relative_loss(solver, lifting, shown_state, target_norm) + rounding
     lowest = jnp.where(usable, lowest, jnp.inf)
     milestone = jnp.stack([lowest, state.stationarity])
-    return Run(state, best, offset, rounding, target_norm, lowest, milestone, jnp.int32(0), ceiling)
+    step = jnp.int32(0)
+    return Run(scale, state, best, offset, rounding, target_norm, lowest, milestone, step, ceiling)
 
 
 def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array) -> Run:
@@ -139,7 +147,10 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     relative = relative_residual(lifting, state.residual, run.target_norm, solver.debias)
     relative = relative + run.rounding
     loss = relative_loss(solver, lifting, state, run.target_norm) + run.rounding
-    better = loss < run.lowest
+    value, held = units.leave_matrix(run.units, state.estimate)
+    intercept, linear, also_held = _affine(solver, lifting, run.units, run.offset, state.residual)
+    held &= also_held
+    better = held & (loss < run.lowest)
     lowest = jnp.where(better, loss, run.lowest)
     reached = jnp.stack([lowest, state.stationarity])
     factors = jnp.array([1 - STALL_DECREASE, STALL_STATIONARITY], lowest.dtype)
@@ -148,19 +159,22 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     milestone = jnp.where(progress, reached, run.milestone)
     milestone_step = jnp.where(visible, num_steps, run.milestone_step)
 
-    # Only where the iterate that is returned is as good as the stationary one.
-    stationary = state.stationarity <= stationarity_tolerance(state.residual.dtype)
+    # Of iterates as good as each other the stationary one is returned: the loss, known to
+    # rounding, tells a smaller gradient from a larger one only down to the root of that.
+    stationary = held & (state.stationarity <= stationarity_tolerance(state.residual.dtype))
     stationary &= loss * (1 - STALL_DECREASE) <= lowest
-    diverged = ~_all_finite(state.estimate) | ~(relative <= run.ceiling)
+    # The gradient is small in a flat valley too, but there a step lowers the loss visibly.
+    stationary &= run.lowest - loss <= 10 * jnp.finfo(loss.dtype).eps
+    better |= stationary
+    diverged = ~held | ~(relative <= run.ceiling)
     stalled = num_steps - milestone_step >= STALL_STEPS
     status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
     status = jnp.where(stationary, Status.STATIONARY, status)
     status = jnp.where(diverged, Status.DIVERGED, status)
     status = jnp.where(better & (relative <= rtol), Status.CONVERGED, status)
-    intercept, linear = fitted_affine(lifting, state.residual, solver.debias)
     best = Solution(
-        value=_select(better, state.estimate, former.value),
-        intercept=jnp.where(better, intercept + run.offset, former.intercept),
+        value=_select(better, value, former.value),
+        intercept=jnp.where(better, intercept, former.intercept),
         linear=jnp.where(better, linear, former.linear),
         status=status.astype(jnp.int32),
         num_steps=num_steps,
@@ -176,6 +190,17 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
         milestone=milestone,
         milestone_step=milestone_step,
     )
+
+
+def _affine(
+    solver: Solver, lifting: Lifting, scale: Units, offset: Array, residual: Array
+) -> tuple[Array, Array, Array]:
+    """Return c and b in the units of the data, and whether the dtype can hold b there."""
+    intercept, linear = fitted_affine(lifting, residual, solver.debias)
+    held = jnp.ones((), bool)
+    if lifting.linear_basis is not None:
+        linear, held = units.leave_linear(scale, linear)
+    return units.leave_targets(scale, intercept + offset), linear, held
 
 
 def _offset(solver: Solver, lifting: Lifting, targets: Array) -> Array:

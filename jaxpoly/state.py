@@ -27,7 +27,7 @@ class Status(IntEnum):
     STALLED = 3
     """The loss stopped falling although the gradient is not small."""
     DIVERGED = 4
-    """The iterates grew without bound or stopped being finite."""
+    """The iterates grew without bound, stopped being finite or left the range of the dtype."""
     NONFINITE_INPUT = 5
     """NaN or infinity in the inputs, targets, weights or start, or a negative weight."""
     DEGENERATE = 6
@@ -110,8 +110,9 @@ _ADVICE = {
         "step_size=None, debias='centre', another start, a looser rtol or float64."
     ),
     Status.DIVERGED: (
-        "Diverged: the iterates grew without bound. Use step_size=None or a smaller step, "
-        "debias='centre', more samples, or inputs scaled to unit variance."
+        "Diverged: the iterates grew without bound, or L is too large or too small for the dtype. "
+        "Use step_size=None or a smaller step, debias='centre', more samples, or inputs and "
+        "targets scaled to unit variance."
     ),
     Status.NONFINITE_INPUT: (
         "Unusable input: NaN or infinity in inputs, targets, weights or start, or a negative "

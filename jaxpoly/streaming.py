@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array, lax
 
 from jaxpoly import kernels
-from jaxpoly.precision import matmul_rows
 from jaxpoly.validation import working_dtype
 
 # Bytes to whose multiple an array's address has to be for XLA to use it as it is.
@@ -94,10 +93,10 @@ class StreamedRows:
         carry = jnp.zeros_like(block), products
         return self._fold(partial(_sweep, weigh), carry, block, *rows)
 
-    def weighted_gram(self, row_weight: Array) -> Array:
-        """Return `X^T diag(row_weight) X`, (p, p)."""
-        dim = self.shape[1]
-        return self._fold(_weighted_gram, jnp.zeros((dim, dim), row_weight.dtype), row_weight)
+    def weighted_gram(self, row_weight: Array, unit: Array | float = 1.0) -> Array:
+        """Return `X^T diag(row_weight) X / unit^2`, (p, p)."""
+        visit, dim = partial(_weighted_gram, unit), self.shape[1]
+        return self._fold(visit, jnp.zeros((dim, dim), row_weight.dtype), row_weight)
 
     def magnitude(self) -> Array:
         """Return the largest `|x|`, not finite if some entry is not; read once, then known."""
@@ -172,10 +171,10 @@ def _sweep(weigh, carry, start, rows_of_x, block, *rows) -> tuple[Array, Array]:
     return total + image, _write(products, found, start)
 
 
-@partial(jax.jit, donate_argnums=0)
-def _weighted_gram(total: Array, start: Array, rows_of_x: Array, row_weight: Array) -> Array:
+@partial(jax.jit, donate_argnums=1)
+def _weighted_gram(unit, total, start, rows_of_x, row_weight) -> Array:
     part = _slice(row_weight, start, rows_of_x)
-    return total + matmul_rows(rows_of_x, part[:, None] * rows_of_x)
+    return total + kernels.weighted_gram(rows_of_x, part, unit)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -81,7 +81,7 @@ class FactoredDescent:
         gram_norm = lowrank.guarded_eigh(matmul_rows(triangle, triangle))[0][-1]
         divisor = curvature_step * gram_norm
         natural = natural / jnp.where(divisor > 0, divisor, 1)
-        step_size = choose_step_size(self.step_size, natural)
+        step_size, _ = choose_step_size(self.step_size, natural)
         updates, moments = self.optimizer(step_size).update(slope, moments, factor)
         factor = optax.apply_updates(factor, updates)
         estimate = LowRank(jnp.sqrt(size) * factor, signs)

@@ -22,7 +22,7 @@ from jaxpoly.lifting import (
 )
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
-from jaxpoly.solvers.options import check_options
+from jaxpoly.solvers.options import check_options, fourth_power
 from jaxpoly.solvers.spectral import spectral_start
 from jaxpoly.state import State
 from jaxpoly.static import static
@@ -75,7 +75,7 @@ class GaussNewton:
         alive = self._alive(estimate.diagonal)[None, :]
         basis, projected = estimate.factor * alive, products * alive
         weight = normalised_weight(lifting)
-        ridge = jnp.asarray(self.ridge, targets.dtype)
+        ridge = self._ridge(lifting, targets.dtype)
         residual = centre(lifting, state.residual, self.debias)
         # The adjoint of the residual and, beside it, of the constants that a fit is free of.
         sides = jnp.stack([weight * residual, weight], axis=1)
@@ -147,8 +147,12 @@ class GaussNewton:
     def loss(self, lifting: Lifting, residual: Array, estimate: LowRank) -> Array:
         """Return `sqrt(E[(A(L) + c - y)^2] + ridge |L|_F^2)` for an L in eigenvector form."""
         norm = fitted_norm(lifting, residual, self.debias)
-        root = jnp.sqrt(jnp.asarray(self.ridge, norm.dtype))
+        root = jnp.sqrt(self._ridge(lifting, norm.dtype))
         return jnp.hypot(norm, root * jnp.linalg.norm(estimate.diagonal))
+
+    def _ridge(self, lifting: Lifting, dtype: Any) -> Array:
+        # In units of the fourth power of the inputs.
+        return fourth_power(jnp.asarray(self.ridge, dtype), 1 / kernels.unit(lifting.inputs))
 
     def _alive(self, diagonal: Array) -> Array:
         if self.active_rank is None:

@@ -65,12 +65,13 @@ class EpRom:
             image_products,
             self.debias,
         )
-        step_size = choose_step_size(self.step_size, natural)
+        unit = kernels.unit(lifting.inputs)
+        step_size, told = choose_step_size(self.step_size, natural, unit)
         moved = lowrank.to_dense(estimate) - step_size * gradient
         estimate = lowrank.truncate_matrix(moved, self.rank, self.positive)
         products = kernels.project(lifting.inputs, estimate.factor)
         residual = quadratic_forms(products, estimate.diagonal) - targets
-        return State(estimate, residual, step_size, stationarity, state.key, memory=products)
+        return State(estimate, residual, told, stationarity, state.key, memory=products)
 
 
 @jax.tree_util.register_dataclass
@@ -119,7 +120,8 @@ class ApRom:
             matmul(space.products, image),
             self.debias,
         )
-        step_size = choose_step_size(self.step_size, natural)
+        unit = kernels.unit(lifting.inputs)
+        step_size, told = choose_step_size(self.step_size, natural, unit)
         head = space.gradient
         if self.head == "krylov":
             head = lowrank.to_dense(lowrank.truncate_matrix(head, min(2 * rank, width)))
@@ -128,7 +130,7 @@ class ApRom:
         kept = lowrank.truncate_matrix(moved, rank, self.positive)
         estimate = LowRank(matmul(space.basis, kept.factor), kept.diagonal)
         residual = quadratic_forms(matmul(space.products, kept.factor), kept.diagonal) - targets
-        return State(estimate, residual, step_size, stationarity, key, memory=())
+        return State(estimate, residual, told, stationarity, key, memory=())
 
     def _krylov(self, lifting: Lifting, residual: Array, warm: Array, key: Array) -> KrylovSpace:
         """Return the block Krylov space of the gradient, from the columns of `warm`."""

@@ -26,6 +26,22 @@ def check_options(rank: Any, step_size: Any, debias: Any, positive: Any) -> dict
     }
 
 
-def choose_step_size(fixed: Array | None, natural: Array) -> Array:
-    """Return the user's step size, or the relaxed natural one."""
-    return RELAXATION * natural if fixed is None else jnp.asarray(fixed, natural.dtype)
+def choose_step_size(
+    fixed: Array | None, natural: Array, unit: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """Return the user's step size, or the relaxed natural one, for X in a unit; and for X itself.
+
+    A step size has the unit `X^-4`.
+    """
+    if fixed is None:
+        step_size = RELAXATION * natural
+        return step_size, fourth_power(step_size, 1 / unit)
+    given = jnp.asarray(fixed, natural.dtype)
+    return fourth_power(given, unit), given
+
+
+def fourth_power(value: Array | float, unit: Array | float) -> Any:
+    """Return `value unit^4`; a value of zero stays zero whatever the unit."""
+    for _ in range(4):
+        value = value * unit
+    return value
