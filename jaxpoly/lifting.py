@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels
@@ -115,8 +115,8 @@ def normalised_weight(lifting: Lifting) -> Array:
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is None:
         return jnp.full((num_samples,), 1 / num_samples, lifting.inputs.dtype)
-    # By the largest first, so that the sum does not overflow.
-    peak = jnp.max(lifting.sample_weight)
+    # By the largest first, so that the sum does not overflow; its derivative cancels.
+    peak = lax.stop_gradient(jnp.max(lifting.sample_weight))
     weight = lifting.sample_weight / jnp.where(peak > 0, peak, 1)
     total = jnp.sum(weight)
     return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)
