@@ -7,6 +7,7 @@ and read the neurons off L.
 
 from jaxpoly import lowrank
 from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
+from jaxpoly.implicit import implicit
 from jaxpoly.inputs import Whitening, restore, whiten, with_linear_terms
 from jaxpoly.kernels import HalfPrecision
 from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
@@ -70,6 +71,7 @@ __all__ = [
     "finish",
     "gauss_newton",
     "gradient_map",
+    "implicit",
     "init_run",
     "lowrank",
     "match_neurons",
