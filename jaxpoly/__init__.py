@@ -5,7 +5,7 @@ matrix L of rank r.  Lift, descend with a threshold to rank r or on the factor,
 and read the neurons off L.
 """
 
-from jaxpoly import lowrank
+from jaxpoly import exporting, lowrank
 from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
 from jaxpoly.implicit import implicit
 from jaxpoly.inputs import Whitening, restore, whiten, with_linear_terms
@@ -32,6 +32,9 @@ from jaxpoly.solvers.hard_thresholding import ApRom, EpRom, ap_rom, ep_rom
 from jaxpoly.state import Solution, SolveError, State, Status, describe, raise_if_failed
 from jaxpoly.streaming import StreamedRows
 from jaxpoly.threshold import EighThreshold, KrylovThreshold, SubspaceThreshold
+from jaxpoly.uncertainty import StandardErrors, standard_errors
+
+exporting.register()
 
 __version__ = "0.1.0"
 
@@ -55,6 +58,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Solver",
+    "StandardErrors",
     "State",
     "Status",
     "StreamedRows",
@@ -86,6 +90,7 @@ __all__ = [
     "shard_rows",
     "solve",
     "spectral_error",
+    "standard_errors",
     "subspace_angle",
     "to_dense",
     "trajectory",

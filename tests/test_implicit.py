@@ -7,13 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from numpy.testing import assert_allclose
 
 import jaxpoly as jp
-from jaxpoly.curvature import SOLVE_POWER, hessian, slope
-from jaxpoly.implicit import objective_of
-from jaxpoly.solvers.gauss_newton import conjugate_gradient
 
 KEY = jax.random.key(7)
 DIM, RANK, NUM_SAMPLES = 8, 2, 80
