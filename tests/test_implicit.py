@@ -165,6 +165,7 @@ def test_a_ridge_is_part_of_the_optimum_and_can_be_differentiated():
     compare(plain, replace(CENTRED, ridge=jnp.asarray(0.3)), problem(0))
 
 
+@pytest.mark.slow
 def test_fits_with_linear_terms_have_derivatives_through_their_basis_too():
     solver = replace(CENTRED, ridge=jnp.asarray(0.1))
     compare(with_linear, solver, problem(0), modes=("backward",))

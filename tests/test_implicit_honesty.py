@@ -176,7 +176,7 @@ def counted_loop(count, unfinished, body, carry):
 def test_a_derivative_takes_fewer_sweeps_than_a_solve():
     for noise in (0.0, 1.0):
         key = jax.random.key(1)
-        lifting, targets, _ = jp.sample_problem(key, 800, dim=40, rank=3, noise=noise)
+        lifting, targets, _ = jp.sample_problem(key, 400, dim=20, rank=3, noise=noise)
         solution = jp.solve(jp.gauss_newton(3), lifting, targets, KEY)
         count: list[int] = []
         loop = partial(counted_loop, count)
