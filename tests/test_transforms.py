@@ -77,6 +77,7 @@ def test_a_batch_of_gradients_without_jit_equals_them_too(batch):
     assert_allclose(found, slopes, rtol=1e-6, atol=1e-7 * np.abs(slopes).max())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_around_solve_and_derivative_changes_nothing(batch):
     slopes = batch[2]
     found = jax.jit(jax.grad(jax.checkpoint(loss)))(*problem()[::-1])
@@ -87,18 +88,27 @@ def fit(lifting, targets, key):
     return jp.solve(SOLVER, lifting, targets, key)
 
 
-def test_an_exported_solve_and_its_derivative_survive_as_bytes(batch):
+def exported(function, *arguments):
+    """Call what is left of a function after it was written to bytes."""
     pytest.importorskip("flatbuffers", reason="jax.export writes bytes with flatbuffers")
+    data = export.export(function)(*arguments).serialize()
+    return export.deserialize(data).call(*arguments)
+
+
+def test_an_exported_solve_survives_as_bytes():
     lifting, targets = problem()
-    data = export.export(jax.jit(fit))(lifting, targets, KEY).serialize()
-    found = export.deserialize(data).call(lifting, targets, KEY)
+    found = exported(jax.jit(fit), lifting, targets, KEY)
     assert isinstance(found, jp.Solution)
     expected = fit(lifting, targets, KEY)
     for got, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert got.dtype == wanted.dtype
-        assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
-    data = export.export(slope)(targets, lifting).serialize()
-    found = export.deserialize(data).call(targets, lifting)
+        assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_an_exported_derivative_of_a_solve_survives_as_bytes(batch):
+    lifting, targets = problem()
+    found = exported(slope, targets, lifting)
     assert_allclose(found, batch[2][0], rtol=1e-8, atol=1e-9 * np.abs(found).max())
 
 
@@ -106,16 +116,17 @@ def test_donated_data_are_used_up_and_the_result_is_the_same():
     lifting, targets = problem()
 
     def refit(inputs, targets):
-        solution = jp.solve(SOLVER, jp.Lifting(inputs), targets, KEY)
-        residual = jp.measure(jp.Lifting(inputs), solution.value) + solution.intercept - targets
+        lifting = jp.Lifting(inputs, jnp.ones(NUM_SAMPLES))
+        solution = fit(lifting, targets, KEY)
+        residual = jp.measure(lifting, solution.value) + solution.intercept - targets
         return solution, 2 * inputs, residual
 
-    expected = jax.jit(refit)(lifting.inputs, targets)
+    expected = refit(lifting.inputs, targets)
     given = jnp.array(lifting.inputs), jnp.array(targets)
     found = jax.jit(refit, donate_argnums=(0, 1))(*given)
     assert all(array.is_deleted() for array in given)
     for got, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert_allclose(got, wanted, rtol=1e-12, atol=1e-13)
+        assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
 
 
 # More than two blocks of 4 MB: the kernels then go through X in a loop.

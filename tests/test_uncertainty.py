@@ -92,7 +92,7 @@ def test_there_are_no_errors_where_there_is_no_optimum_or_no_sample_to_spare():
 def test_inputs_that_do_not_fit_are_refused():
     lifting, targets = problem()
     solution = jp.solve(SOLVER, lifting, targets, KEY)
-    with pytest.raises(ValueError, match=r"inputs has shape \(2, 3\); expected 6 columns"):
+    with pytest.raises(ValueError, match=r"inputs has shape \(2, 3\); expected 8 columns"):
         jp.standard_errors(SOLVER, lifting, targets, solution, jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="debias='trace'"):
         jp.standard_errors(jp.ep_rom(RANK, debias="trace"), lifting, targets, solution)
