@@ -76,7 +76,7 @@ def implicit(
     moves in a way that is right for these.
 
     A derivative costs a stationarity test (some 5 sweeps over X) and conjugate gradients to
-    full precision (some 20 to 40), which is two to four outer steps of `gauss_newton`, for one
+    full precision (some 15 to 45), which is two to five outer steps of `gauss_newton`, for one
     gradient in reverse mode or one direction in forward mode.
 
     For bilevel problems in general: Blondel et al., "Efficient and modular implicit

@@ -88,12 +88,13 @@ def standard_errors(
     which share the reads of X and take O(16 m r) memory.
 
     Measured on planted problems (p = 6 to 20, r = 1 to 3, m of 4 to 10 times the unknowns, noise of
-    0.01 to 0.3 of the signal), 94 to 96 % of 95 % intervals hold the truth.  Not so:
+    0.01 to 0.3 of the signal), 93 to 97 % of 95 % intervals hold the truth.  Not so:
 
-    - too few samples for their noise, where the first order does not suffice: 83 to 87 % at twice
-      as many samples as unknowns and noise of 0.3, 30 % and 76 % (eigenvalues, predictions) at
-      noise of 1; 69 % and 82 % there at four times as many.  Where the noise in L, about
-      `noise sqrt(p / (2 m))`, comes near an eigenvalue, that is estimated too large in magnitude;
+    - too few samples for their noise, where the first order does not suffice.  Of eigenvalues and
+      of predictions at p = 10: 92.6 % and 93.4 % at four times as many samples as unknowns and
+      noise of 0.3, the worst of those above; there 69 % and 82 % at noise of 1; at twice as
+      many samples 85 % and 86 % at noise of 0.3, and 31 % and 76 % at noise of 1.  Where the noise
+      in L, about `noise sqrt(p / (2 m))`, comes near an eigenvalue, that is estimated too large;
     - eigenvalues of one sign closer to each other than that noise repel each other, by a standard
       error and more (90 % at a gap of 2 %); predictions do not mind;
     - a ridge, of the solver or of linear terms, biases the fit; the bias is in no interval;
