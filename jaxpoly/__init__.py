@@ -5,8 +5,9 @@ matrix L of rank r.  Lift, descend with a threshold to rank r or on the factor,
 and read the neurons off L.
 """
 
-from jaxpoly import lowrank
+from jaxpoly import exporting, lowrank
 from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
+from jaxpoly.implicit import implicit
 from jaxpoly.inputs import Whitening, drop_nonfinite_rows, restore, whiten, with_linear_terms
 from jaxpoly.kernels import HalfPrecision
 from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
@@ -32,7 +33,10 @@ from jaxpoly.state import Solution, SolveError, State, Status, describe, raise_i
 from jaxpoly.storage import load, save
 from jaxpoly.streaming import StreamedRows
 from jaxpoly.threshold import EighThreshold, KrylovThreshold, SubspaceThreshold
+from jaxpoly.uncertainty import StandardErrors, standard_errors
 from jaxpoly.version import __version__
+
+exporting.register()
 
 __all__ = [
     "ApRom",
@@ -54,6 +58,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Solver",
+    "StandardErrors",
     "State",
     "Status",
     "StreamedRows",
@@ -72,6 +77,7 @@ __all__ = [
     "finish",
     "gauss_newton",
     "gradient_map",
+    "implicit",
     "init_run",
     "load",
     "lowrank",
@@ -88,6 +94,7 @@ __all__ = [
     "shard_rows",
     "solve",
     "spectral_error",
+    "standard_errors",
     "subspace_angle",
     "to_dense",
     "trajectory",

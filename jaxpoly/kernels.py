@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxpoly.kernel_tangents import tangent_of_back_project, tangent_of_project, tangent_of_sweep
 from jaxpoly.precision import matmul, matmul_rows
 
 BLOCK_BYTES = 4 * 2**20
@@ -84,11 +85,9 @@ def project(inputs: Any, block: Array) -> Array:
     """Return `X block`: (p, k) to (m, k), or (p,) to (m,).  One read of X."""
     if hasattr(inputs, "project"):
         return inputs.project(block)
-    values = _values(inputs)
     if not isinstance(inputs, HalfPrecision) or not _in_blocks(inputs):
-        return matmul(values.astype(block.dtype), block)
-    start = jnp.zeros((values.shape[0], *block.shape[1:]), block.dtype)
-    return _in_row_blocks(_project_block, start, values, block)
+        return matmul(_values(inputs).astype(block.dtype), block)
+    return _blocked_project(inputs.values, block)
 
 
 def back_project(inputs: Any, rows: Array) -> Array:
@@ -97,11 +96,7 @@ def back_project(inputs: Any, rows: Array) -> Array:
         return inputs.back_project(rows)
     if rows.ndim == 1:
         return back_project(inputs, rows[:, None])[:, 0]
-    values = _values(inputs)
-    if jax.device_count() > 1:
-        return _whole_back_project(values, rows)
-    on_cpu = _blocked_back_project if _in_blocks(inputs) else _small_back_project
-    return lax.platform_dependent(values, rows, cpu=on_cpu, default=_whole_back_project)
+    return _back_project(_in_blocks(inputs), _values(inputs), rows)
 
 
 def sweep(inputs: Any, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array, Array]:
@@ -119,12 +114,7 @@ def sweep(inputs: Any, block: Array, weigh: Weigh, *rows: Array) -> tuple[Array,
     """
     if hasattr(inputs, "sweep"):
         return inputs.sweep(block, weigh, *rows)
-    values = _values(inputs)
-    whole = partial(_whole_sweep, weigh)
-    if jax.device_count() > 1:
-        return whole(values, block, *rows)
-    on_cpu = partial(_blocked_sweep if _in_blocks(inputs) else _padded_sweep, weigh)
-    return lax.platform_dependent(values, block, *rows, cpu=on_cpu, default=whole)
+    return _sweep(weigh, _in_blocks(inputs), _values(inputs), block, rows)
 
 
 def weighted_gram(inputs: Any, row_weight: Array, unit: Array | float = 1.0) -> Array:
@@ -163,6 +153,47 @@ def while_loop(
     while unfinished(carry):
         carry = body(carry)
     return carry
+
+
+@jax.custom_jvp
+def _blocked_project(values: Array, block: Array) -> Array:
+    start = jnp.zeros((values.shape[0], *block.shape[1:]), block.dtype)
+    return _in_row_blocks(_project_block, start, values, block)
+
+
+@partial(_blocked_project.defjvp, symbolic_zeros=True)
+def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _blocked_project(*primals), tangent_of_project(primals, tangents)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _back_project(in_blocks: bool, values: Array, rows: Array) -> Array:
+    if jax.device_count() > 1:
+        return _whole_back_project(values, rows)
+    on_cpu = _blocked_back_project if in_blocks else _small_back_project
+    return lax.platform_dependent(values, rows, cpu=on_cpu, default=_whole_back_project)
+
+
+@partial(_back_project.defjvp, symbolic_zeros=True)
+def _(in_blocks: bool, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _back_project(in_blocks, *primals), tangent_of_back_project(primals, tangents)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _sweep(
+    weigh: Weigh, in_blocks: bool, values: Array, block: Array, rows: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    whole = partial(_whole_sweep, weigh)
+    if jax.device_count() > 1:
+        return whole(values, block, *rows)
+    on_cpu = partial(_blocked_sweep if in_blocks else _padded_sweep, weigh)
+    return lax.platform_dependent(values, block, *rows, cpu=on_cpu, default=whole)
+
+
+@partial(_sweep.defjvp, symbolic_zeros=True)
+def _(weigh: Weigh, in_blocks: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    found = _sweep(weigh, in_blocks, *primals)
+    return found, tangent_of_sweep(weigh, primals, tangents, found[1])
 
 
 def _project_block(products: Array, start: Array, rows_of_x: Array, block: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels
@@ -116,9 +116,11 @@ def normalised_weight(lifting: Lifting) -> Array:
     num_samples = lifting.inputs.shape[0]
     if lifting.sample_weight is None:
         return jnp.full((num_samples,), 1 / num_samples, lifting.inputs.dtype)
-    # By the largest first, so that the sum does not overflow; its inverse must not vanish.
+    # By the largest first, so that the sum does not overflow; its inverse must not vanish, and
+    # its derivative cancels.
     info = jnp.finfo(lifting.sample_weight.dtype)
-    peak = jnp.minimum(jnp.max(lifting.sample_weight), 2.0 ** (info.maxexp - 4))
+    largest = jnp.minimum(jnp.max(lifting.sample_weight), 2.0 ** (info.maxexp - 4))
+    peak = lax.stop_gradient(largest)
     weight = lifting.sample_weight / jnp.where(peak > 0, peak, 1)
     total = jnp.sum(weight)
     # NaN and infinity stay visible.

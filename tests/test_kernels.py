@@ -107,15 +107,49 @@ def test_targets_that_share_inputs_become_one_large_product():
     assert not any("batching_dims" in line for line in products)
 
 
-def test_a_sweep_in_blocks_is_differentiable(monkeypatch):
-    monkeypatch.setattr(kernels, "BLOCK_BYTES", 480)
-    monkeypatch.setattr(kernels, "_in_blocks", lambda inputs: True)
-    inputs, block, weight = map(jnp.asarray, arrays(6, "float64", (57, 6), (6, 2), (57,)))
+@pytest.mark.usefixtures("form")
+def test_every_kernel_is_differentiable_twice_in_all_it_is_given():
+    inputs, block, rows, weight = arrays(6, "float64", (41, 6), (6, 2), (41, 2), (41,))
 
-    def loss(block, weight):
+    def loss(inputs, block, rows, weight):
+        image, products = _scaled_sweep(inputs, block, weight)
+        back = kernels.back_project(inputs, rows) * kernels.back_project(inputs, weight)[:, None]
+        forward = kernels.project(inputs, block)
+        return jnp.sum(image**2 * back) + jnp.sum(products * forward**2)
+
+    arguments = tuple(map(jnp.asarray, (inputs, block, rows, weight)))
+    check_grads(jax.jit(loss), arguments, order=2, modes=("fwd", "rev"), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("form")
+def test_inputs_in_half_precision_are_differentiable_in_what_is_multiplied_with_them():
+    inputs, block, weight = map(jnp.asarray, arrays(6, "float32", (57, 6), (6, 2), (57,)))
+    halved = HalfPrecision(inputs.astype("bfloat16"))
+
+    def loss(inputs, block, weight):
+        image, _ = _scaled_sweep(inputs, block, weight)
+        return jnp.sum(image**2) + jnp.sum(kernels.project(inputs, block) ** 2)
+
+    slopes = jax.grad(loss, argnums=(0, 1, 2))(halved, block, weight)
+    rounded = halved.values.astype("float32")
+    expected = jax.grad(loss, argnums=(0, 1, 2))(rounded, block, weight)
+    assert slopes[0].values.dtype == jnp.bfloat16
+    slopes = slopes[0].values.astype("float32"), *slopes[1:]
+    for found, exact, tolerance in zip(slopes, expected, (0.01, 1e-5, 1e-5), strict=True):
+        assert_allclose(found, exact, rtol=0, atol=tolerance * np.abs(exact).max())
+
+
+def test_the_way_back_through_blocks_writes_one_array_of_the_size_of_the_inputs():
+    inputs = jax.ShapeDtypeStruct((100_000, 500), jnp.float32)
+    block, weight = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((500, 5), (100_000,)))
+
+    def loss(inputs, block, weight):
         return jnp.sum(_scaled_sweep(inputs, block, weight)[0] ** 2)
 
-    check_grads(loss, (block, weight), order=1, modes=("fwd", "rev"), rtol=1e-5)
+    for argument, copies in ((0, 1), (1, 0), (2, 0)):
+        slope = jax.jit(jax.grad(loss, argnums=argument))
+        compiled = slope.lower(inputs, block, weight).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < (copies + 0.1) * inputs.size * 4
 
 
 def test_blocks_write_nothing_of_the_size_of_the_inputs():
