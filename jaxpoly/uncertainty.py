@@ -34,6 +34,8 @@ BATCH = 16
 class StandardErrors:
     """How far estimates may be from the truth, one standard deviation each.
 
+    For an example see `standard_errors`.
+
     Attributes:
         noise: standard deviation of the noise of a sample of weight 1, a scalar.
         degrees_of_freedom: samples of positive weight less unknowns, a scalar.
