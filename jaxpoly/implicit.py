@@ -48,7 +48,7 @@ def implicit(
         solver: as it was given to `solve`; for `recover`, `gauss_newton` of the same rank.
             Its `debias`, `ridge`, `positive` and `active_rank` say what was minimised.
         lifting, targets: as they were given to `solve`.
-        solution: from `solve`, `finish` or `recover(...).solution`.
+        solution: from `solve`, `finish` or `recover`.
         inner_steps: conjugate gradient steps at most.
 
     Returns:

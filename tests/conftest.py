@@ -41,11 +41,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.user_properties += [("fault", mark.args[0]) for mark in item.iter_markers("fault")]
     if config.getoption("--slow"):
         return
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Count the run-time faults of docs/trust.md: a row is survived if all its tests pass."""
+    rows: dict[str, set[int]] = {
+        outcome: {
+            number
+            for report in terminalreporter.stats.get(outcome, [])
+            for name, number in getattr(report, "user_properties", [])
+            if name == "fault"
+        }
+        for outcome in ("passed", "failed", "error")
+    }
+    met, lost = rows["passed"], rows["failed"] | rows["error"]
+    if met | lost:
+        terminalreporter.write_line(
+            f"run-time faults survived: {len(met - lost)} of {len(met | lost)}"
+        )
 
 
 def _alternating(magnitudes: np.ndarray) -> np.ndarray:
