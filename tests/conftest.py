@@ -1,6 +1,7 @@
 """Strict numerics for all tests, and the option for slow statistical checks."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -166,6 +168,19 @@ def _jit_init(solver, lifting, targets, key):
 @jax.jit
 def _jit_step(solver, lifting, targets, state):
     return solver.step(lifting, targets, state)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Drop compiled programs before a worker runs into the limit of Linux on memory maps.
+
+    Each takes several of the 65530 that a process may have; beyond them XLA crashes.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

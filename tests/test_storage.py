@@ -50,6 +50,7 @@ def recovery(batch=(), dtype=jnp.float64):
         num_starts=jnp.int32(2),
         sample_weight=normal((*batch, 0), dtype),
         constant_squares=jnp.ones((*batch, 4), bool),
+        num_dropped=jnp.int32(1),
     )
 
 

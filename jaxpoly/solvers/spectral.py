@@ -12,7 +12,7 @@ from jaxpoly.tangent import tangent_step
 from jaxpoly.threshold import krylov_depth, random_block
 
 # A start need not be accurate; the steps do the rest.
-ACCURACY = 2.0
+ACCURACY = 4.0
 OVERSAMPLE = 5
 
 
