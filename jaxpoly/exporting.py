@@ -10,6 +10,8 @@ from jaxpoly.kernels import HalfPrecision
 from jaxpoly.lifting import Lifting
 from jaxpoly.lowrank import LowRank
 from jaxpoly.network import QuadraticNetwork
+from jaxpoly.rank_choice import RankCurve
+from jaxpoly.recover import Recovery
 from jaxpoly.run import Run
 from jaxpoly.state import Solution, State
 from jaxpoly.uncertainty import StandardErrors
@@ -20,7 +22,9 @@ _DATA = (
     Lifting,
     LowRank,
     QuadraticNetwork,
+    RankCurve,
     Record,
+    Recovery,
     Run,
     Solution,
     StandardErrors,

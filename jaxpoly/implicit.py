@@ -45,8 +45,10 @@ def implicit(
     eliminated.  Nothing is unrolled and no step of the solver is differentiated.
 
     Args:
-        solver: as it was given to `solve`; for `recover`, `gauss_newton` of the same rank.
+        solver: as it was given to `solve`; for `recover`, `gauss_newton` of the same rank
+            and no ridge (that of `recover` is in whitened coordinates, and gives NaN here).
             Its `debias`, `ridge`, `positive` and `active_rank` say what was minimised.
+            The weights that `robust=True` found count as given, not as functions of the data.
         lifting, targets: as they were given to `solve`.
         solution: from `solve`, `finish` or `recover`.
         inner_steps: conjugate gradient steps at most.

@@ -1,7 +1,6 @@
 """The front door: from a table of numbers to the network, nothing to tune."""
 
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Literal
 
 import jax
@@ -10,31 +9,20 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels, units
+from jaxpoly.coordinates import cancellation, come_back, leave, look_again, prepare
 from jaxpoly.inputs import (
-    Whitening,
     drop_nonfinite_rows,
-    restore,
     to_whitened,
-    whiten,
-    with_linear_terms,
 )
 from jaxpoly.lifting import (
     Lifting,
-    centre,
-    measure,
     normalised_weight,
-    weighted_mean,
-    weighted_norm,
 )
-from jaxpoly.lowrank import LowRank
-from jaxpoly.precision import default_rtol
 from jaxpoly.rank_choice import RankCurve, choose_rank, largest_rank, rank_curve
 from jaxpoly.robust import robust_fit
 from jaxpoly.search import search
 from jaxpoly.solvers.gauss_newton import gauss_newton
-from jaxpoly.state import Solution, Status
-from jaxpoly.static import static
-from jaxpoly.units import Units
+from jaxpoly.state import Solution
 from jaxpoly.validation import (
     as_float_array,
     check_count,
@@ -157,7 +145,11 @@ def recover(
     num_dropped = jnp.int32(0)
     if drop_nonfinite:
         lifting, targets, num_dropped = drop_nonfinite_rows(lifting, targets)
-        check_weight_values(lifting.sample_weight)
+        if not jnp.any(lifting.sample_weight != 0):
+            raise ValueError(
+                f"no sample is left: drop_nonfinite took {int(num_dropped)} of {num_samples} "
+                "rows with NaN or infinity, and the others have no weight"
+            )
     if lifting.sample_weight is not None:
         # Whatever stands in rows of zero weight must not set a scale.
         off = lifting.sample_weight == 0
@@ -174,12 +166,12 @@ def recover(
 
     scale = units.choose_units(lifting, targets, kernels.magnitude(lifting.inputs))
     lifting, targets = units.enter_plainly(scale, lifting, targets)
-    own = _prepare(lifting, targets, ridge, affine)
+    own = prepare(lifting, targets, ridge, affine)
     # Far from the origin the quadratic part is a small part of the variation.  Centred, with
     # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
     guide = own
     if not affine and float(own.shift) > FAR_SHIFT + dim / num_samples:
-        guide = _prepare(lifting, targets, ridge, affine=True)
+        guide = prepare(lifting, targets, ridge, affine=True)
     limits, guide_limits = (
         (max_steps, view.resolution if rtol is None else rtol) for view in (own, guide)
     )
@@ -206,13 +198,18 @@ def recover(
         solution, num_starts = search(solver, *data, *guide_limits, unknowns + dim)
     data = replace(own.fitted, sample_weight=weight), targets, key
     if guide is not own:
-        start = to_whitened(own.whitening, _finish(guide.whitening, solution).value)
+        start = to_whitened(own.whitening, come_back(guide.whitening, solution).value)
         if rtol is None:
-            limits = max_steps, own.resolution * _cancellation(own.plain, targets, start)
+            resolution = own.resolution * cancellation(own.plain, targets, start)
+            limits = max_steps, jnp.minimum(resolution, jnp.finfo(targets.dtype).eps ** 0.5)
     if guide is not own or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
-    solution = _leave(scale, own.fitted, targets, _finish(own.whitening, solution))
+    solution = come_back(own.whitening, solution)
+    counted = replace(lifting, sample_weight=weight)
+    fitted = replace(own.fitted, sample_weight=weight)
+    solution = look_again(counted, fitted, targets, solution, limits[1], rtol is None)
+    solution = leave(scale, own.fitted, targets, solution)
     known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
     return Recovery(
         **known,
@@ -221,87 +218,4 @@ def recover(
         sample_weight=weight,
         constant_squares=own.constant_squares,
         num_dropped=num_dropped,
-    )
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Coordinates:
-    """Whitened coordinates, and what is seen in them.
-
-    Attributes:
-        whitening: the map to them.
-        plain, fitted: the lifting without linear terms, and as it is fitted.
-        shift: squared norm of the mean: 0 if centred, 1 if far away.
-        resolution: the default rtol, raised where the targets are large beside what
-            L is to explain.
-        constant_squares: (p,), columns whose square does not vary.
-        affine: whether `fitted` has linear terms.
-    """
-
-    whitening: Whitening
-    plain: Lifting
-    fitted: Lifting
-    shift: Array
-    resolution: Array
-    constant_squares: Array
-    affine: bool = static()
-
-
-@partial(jax.jit, static_argnames="affine")
-def _prepare(lifting: Lifting, targets: Array, ridge: ArrayLike, affine: bool) -> _Coordinates:
-    whitening, plain = whiten(lifting, centred=affine)
-    fitted = with_linear_terms(plain, ridge) if affine else plain
-    weight = normalised_weight(lifting)
-    shift = jnp.sum(kernels.back_project(plain.inputs, weight) ** 2)
-
-    size = weighted_norm(fitted, targets)
-    left = weighted_norm(fitted, centre(fitted, targets, "centre"))
-    exact = default_rtol(targets.dtype, lifting.inputs.shape[1])
-    resolution = exact * size / jnp.where(left > 0, left, size)
-
-    peak = jnp.max(jnp.abs(lifting.inputs), axis=0)
-    squares = (lifting.inputs / jnp.where(peak > 0, peak, 1)[None, :]) ** 2
-    spread = squares - kernels.back_project(squares, weight)[None, :]
-    variance = kernels.back_project(spread**2, weight)
-    constant = variance <= (10 * jnp.finfo(weight.dtype).eps) ** 2
-    return _Coordinates(whitening, plain, fitted, shift, resolution, constant, affine)
-
-
-@jax.jit
-def _cancellation(plain: Lifting, targets: Array, value: LowRank) -> Array:
-    """Return what far shifted inputs lose: the terms of A(L) over their sum, times sqrt(p).
-
-    All entries of such a row have one sign, so the rounding of its products adds up.
-    """
-    terms = weighted_norm(plain, measure(plain, LowRank(value.factor, jnp.abs(value.diagonal))))
-    return jnp.maximum(terms / weighted_norm(plain, targets), 1) * plain.inputs.shape[1] ** 0.5
-
-
-@jax.jit
-def _finish(whitening: Whitening, solution: Solution) -> Solution:
-    parts = restore(whitening, solution.value, solution.linear, solution.intercept)
-    # The coordinates of unusable inputs are not finite; the zeros of `solve` stay.
-    usable = solution.status != Status.NONFINITE_INPUT
-    known = solution.value, solution.linear, solution.intercept
-    value, linear, intercept = jax.tree.map(partial(jnp.where, usable), parts, known)
-    return replace(solution, value=value, linear=linear, intercept=intercept)
-
-
-@jax.jit
-def _leave(scale: Units, fitted: Lifting, targets: Array, solution: Solution) -> Solution:
-    """Return the solution in the units of the data; the mean alone where L is beyond the dtype."""
-    value, held = units.leave_matrix(scale, solution.value)
-    linear, also_held = units.leave_linear(scale, solution.linear)
-    held &= also_held
-    mean = weighted_mean(fitted, targets)
-    left = weighted_norm(fitted, centre(fitted, targets, "centre"))
-    alone = weighted_norm(fitted, targets - mean) / jnp.where(left > 0, left, 1)
-    return replace(
-        solution,
-        value=jax.tree.map(lambda leaf: jnp.where(held, leaf, 0), value),
-        linear=jnp.where(held, linear, 0),
-        intercept=units.leave_targets(scale, jnp.where(held, solution.intercept, mean)),
-        status=jnp.where(held, solution.status, Status.DIVERGED).astype(jnp.int32),
-        relative_residual=jnp.where(held, solution.relative_residual, alone),
     )

@@ -165,6 +165,23 @@ def test_linear_terms_are_found_on_shifted_inputs(data):
     assert_allclose(predict(lines, inputs), inputs[:, 1] - 2, atol=1e-11)
 
 
+@pytest.mark.parametrize("shift", [1e2, 1e4])
+def test_a_success_on_shifted_inputs_is_one_in_the_coordinates_of_the_inputs(data, shift):
+    inputs = np.asarray(data.lifting.inputs + shift, np.float32)
+    targets = np.asarray(data.targets, np.float32)
+    solution = recover(inputs, targets, affine=True)
+    size = np.std(targets.astype(float))
+    left = np.sqrt(np.mean((predict(solution, inputs) - targets) ** 2)) / size
+    assert left <= 1e-3 or solution.status > Status.STATIONARY
+    assert solution.relative_residual >= 0.3 * left
+
+
+def test_a_large_offset_of_the_targets_does_not_end_the_search(data):
+    targets = np.asarray(data.targets + 1e6, np.float32)
+    solution = recover(np.asarray(data.lifting.inputs, np.float32), targets)
+    assert jp.relative_error(solution.value, data.truth) < 0.01
+
+
 def test_a_small_sample_of_centred_inputs_is_not_taken_for_far_shifted(data, monkeypatch):
     module = sys.modules["jaxpoly.recover"]
     prepared = []
@@ -179,8 +196,8 @@ def test_a_small_sample_of_centred_inputs_is_not_taken_for_far_shifted(data, mon
     def no_search(*_):
         raise SearchedError
 
-    module_prepare = module._prepare
-    monkeypatch.setattr(module, "_prepare", spy)
+    module_prepare = module.prepare
+    monkeypatch.setattr(module, "prepare", spy)
     # The decision has fallen then, and the starts would be compiled for these shapes alone.
     monkeypatch.setattr(module, "search", no_search)
     # The mean of so few samples has a squared norm of up to 1, as if far away.
