@@ -167,6 +167,7 @@ SETTINGS = [
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_intervals_hold_at_every_size_and_noise(setting):
     eigenvalues, predictions, noise = cover(setting, num_trials=400)
+    print(f"held: eigenvalues {eigenvalues.mean():.3f}, predictions {predictions:.3f}")
     assert 0.93 <= eigenvalues.mean() <= 0.97
     assert 0.93 <= predictions <= 0.97
     assert 0.98 <= noise <= 1.02
