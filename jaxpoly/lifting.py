@@ -124,7 +124,8 @@ def normalised_weight(lifting: Lifting) -> Array:
     weight = lifting.sample_weight / jnp.where(peak > 0, peak, 1)
     total = jnp.sum(weight)
     # NaN and infinity stay visible.
-    return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0 * total)
+    usable = (total > 0) & jnp.isfinite(total)
+    return jnp.where(usable, weight / jnp.where(usable, total, 1), 0 * total)
 
 
 def weighted_mean(lifting: Lifting, values: Array) -> Array:

@@ -126,6 +126,14 @@ def test_data_that_no_start_can_mend_end_at_once(data):
     assert recover(0 * inputs, targets).status == Status.DEGENERATE
 
 
+def test_an_infinite_weight_is_an_unusable_input_and_no_lack_of_samples(data):
+    weight = np.ones(M)
+    weight[3] = np.inf
+    solution = recover(data.lifting.inputs, data.targets, sample_weight=weight)
+    assert solution.status == Status.NONFINITE_INPUT
+    assert not solution.underdetermined
+
+
 def test_pure_noise_is_not_said_to_be_converged(data):
     targets = jax.random.normal(jax.random.key(5), (M,))
     solution = recover(data.lifting.inputs, targets)
