@@ -128,7 +128,8 @@ def halved(size: int, program: Program, error: jax.errors.JaxRuntimeError) -> in
     Raises:
         MemoryError: a single problem does not fit; any other error as it is.
     """
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    # A computation that others wait for passes the lack on as INTERNAL, with the same words.
+    if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
         raise error
     if size == 1:
         raise MemoryError(f"one problem does not fit into memory: {program}: {error}") from error
