@@ -11,11 +11,12 @@ import io
 import json
 import os
 import secrets
+import shutil
 import warnings
 import zipfile
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,11 @@ KINDS = {kind.__name__: kind for kind in (LowRank, QuadraticNetwork, RankCurve, 
 # What .npy describes without pickle and JAX can hold; not bfloat16, which .npy does not know.
 INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
 DTYPES = ("float16", "float32", "float64", *INTEGERS, "bool")
+# The last axes of what is computed with; equal letters are equal sizes.
+AXES: dict[type, dict[str, str]] = {
+    LowRank: {"factor": "pr", "diagonal": "r"},
+    QuadraticNetwork: {"neurons": "rp", "output_weights": "r"},
+}
 
 
 def save(
@@ -46,7 +52,8 @@ def save(
 
     The file appears whole or not at all: it is written beside `path`, brought to the disk
     and renamed, so that an older file stays until then, and stays if the program is killed
-    (which may leave a part behind, `.NAME.npz.*`).  Equal values give equal bytes.
+    (which may leave a part behind, `.jaxpoly-*`).  Permissions of an older file are kept, and a
+    symbolic link goes on pointing to what is written.  Equal values give equal bytes.
 
     Args:
         path: the file, by custom `NAME.npz`; its folder must exist.
@@ -56,6 +63,7 @@ def save(
     Raises:
         TypeError: another kind of value, traced values, leaves that are no arrays of
             real numbers (a Python float, a key, bfloat16).
+        ValueError: shapes of a matrix or a network that do not fit each other.
         OSError: the file cannot be written; an older one is left as it was.
 
     A fitted estimator is saved as scikit-learn advises (skops, joblib), or as its function
@@ -98,6 +106,8 @@ def load(path: str | os.PathLike[str]) -> Any:
                 f"this jaxpoly reads formats up to {FORMAT}"
             )
         value = _build("", header["tree"], arrays)
+        if type(value) not in KINDS.values():
+            raise TypeError(f"it holds a {type(value).__name__}")
         if arrays:
             raise ValueError(f"its arrays {', '.join(sorted(arrays))} belong to nothing")
         loaded = jax.tree.map(_on_device, value)
@@ -122,6 +132,7 @@ def _describe(name: str, value: Any, arrays: dict[str, np.ndarray]) -> Any:
             )
             for field in fields(value)
         }
+        _check_fields(value)
         return {"kind": type(value).__name__, "fields": parts}
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name} is traced; expected numbers: call save outside jit, vmap and grad")
@@ -149,7 +160,26 @@ def _build(name: str, entry: Any, arrays: dict[str, np.ndarray]) -> Any:
         field: _build(f"{name}.{field}".lstrip("."), part, arrays)
         for field, part in entry["fields"].items()
     }
-    return kind(**parts)
+    value = kind(**parts)
+    _check_fields(value)
+    return value
+
+
+def _check_fields(value: Any) -> None:
+    """Refuse fields of another type than declared, and shapes that do not fit each other."""
+    kind = type(value)
+    for name, hint in get_type_hints(kind).items():
+        part = getattr(value, name)
+        arrays = (np.ndarray, np.generic) if hint is Array else ()
+        if not isinstance(part, (*(get_args(hint) or (hint,)), *arrays)):
+            raise TypeError(f"{name} of a {kind.__name__} is a {type(part).__name__}")
+    sizes: dict[str, Any] = {}
+    for name, axes in AXES.get(kind, {}).items():
+        shape = getattr(value, name).shape
+        batch = shape[: max(0, len(shape) - len(axes))]
+        found = dict(zip(("", *axes), (batch, *shape[len(batch) :]), strict=False))
+        if len(found) <= len(axes) or any(sizes.setdefault(a, n) != n for a, n in found.items()):
+            raise ValueError(f"{name} of a {kind.__name__} has the shape {shape}, others {sizes}")
 
 
 def _pack(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
@@ -192,13 +222,18 @@ def _on_device(array: np.ndarray) -> Array:
 
 def _replace_file(path: Path, content: bytes) -> None:
     """Write a file beside `path`, bring it to the disk and give it its name."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    target = path.resolve()
+    temporary = target.with_name(f".jaxpoly-{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        # Under the name that the caller knows.
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

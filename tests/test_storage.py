@@ -200,6 +200,15 @@ def in_header(old, new):
     return change
 
 
+MATRIX = np.ones((2, 1))
+ARRAY = {"dtype": "float64", "shape": [2, 1]}
+
+
+def tree(fields):
+    entry = fields and {"kind": "LowRank", "fields": fields}
+    return json.dumps({"format": 1, "jaxpoly": "0", "tree": entry}).encode()
+
+
 def npy(array):
     file = io.BytesIO()
     np.save(file, array, allow_pickle=True)
@@ -220,6 +229,17 @@ def npy(array):
         "delimiter": in_header(b'"tree":', b'"tree"'),
         "cannot be loaded": in_header(b'"format": 1', b'"format": null'),
         "str": lambda entries: entries.update({"header.json": b'"text"'}),
+        "factor of a LowRank is a NoneType": lambda entries: entries.update(
+            {"header.json": tree({"factor": None, "diagonal": None})}
+        ),
+        "holds a NoneType": lambda entries: entries.update({"header.json": tree(None)}),
+        "diagonal of a LowRank has the shape": lambda entries: entries.update(
+            {
+                "header.json": tree({"factor": ARRAY, "diagonal": ARRAY}),
+                "factor.npy": npy(MATRIX),
+                "diagonal.npy": npy(MATRIX),
+            }
+        ),
     }.items(),
 )
 def test_whole_files_of_other_contents_are_refused(small, message, change):
@@ -245,6 +265,8 @@ def test_a_pickle_in_a_file_with_the_right_digest_is_not_executed(small, tmp_pat
         ("list", [1.0]),
         ("Lifting", jp.Lifting(jnp.ones((2, 1)))),
         ("diagonal is a float", jp.LowRank(jnp.ones((1, 1)), 1.0)),
+        ("diagonal of a LowRank is a NoneType", jp.LowRank(jnp.ones((1, 1)), None)),
+        ("factor of a LowRank is a LowRank", jp.LowRank(low_rank(), jnp.ones(1))),
         ("diagonal is a object", jp.LowRank(jnp.ones((1, 1)), object())),
         ("bfloat16", jp.LowRank(jnp.ones((1, 1), jnp.bfloat16), jnp.ones(1))),
         ("key<fry>", jp.LowRank(jax.random.key(0), jnp.ones(1))),
@@ -256,6 +278,22 @@ def test_a_pickle_in_a_file_with_the_right_digest_is_not_executed(small, tmp_pat
 def test_what_is_no_array_of_real_numbers_is_refused(small, message, value):
     path, content = small
     with pytest.raises(TypeError, match=message):
+        jp.save(path, value)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        jp.LowRank(jnp.ones((4, 2)), jnp.ones(3)),
+        jp.LowRank(jnp.ones(4), jnp.ones(4)),
+        jp.LowRank(jnp.ones((5, 4, 2)), jnp.ones(2)),
+        jp.QuadraticNetwork(jnp.ones((2, 4)), jnp.ones(4), jnp.zeros(4), jnp.zeros(())),
+    ],
+)
+def test_shapes_that_do_not_fit_each_other_are_refused(small, value):
+    path, content = small
+    with pytest.raises(ValueError, match="has the shape"):
         jp.save(path, value)
     assert path.read_bytes() == content
 
@@ -296,12 +334,31 @@ def test_a_full_disk_leaves_the_old_file(small):
 
 
 def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        jp.save(tmp_path / "absent" / "value.npz", low_rank())
+    path = tmp_path / "absent" / "value.npz"
+    with pytest.raises(FileNotFoundError) as refusal:
+        jp.save(path, low_rank())
+    assert refusal.value.filename == str(path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         jp.save(tmp_path / "folder", low_rank())
     assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_links_and_permissions_of_an_older_file_stay(tmp_path):
+    path, link = tmp_path / "value.npz", tmp_path / "link.npz"
+    jp.save(path, low_rank())
+    path.chmod(0o640)
+    link.symlink_to(path)
+    jp.save(link, low_rank(seed=1))
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert bits(jp.load(path)) == bits(low_rank(seed=1))
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("n" * 251 + ".npz")
+    jp.save(path, low_rank())
+    assert bits(jp.load(path)) == bits(low_rank())
 
 
 SAVE_FOR_EVER = """
