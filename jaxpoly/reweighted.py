@@ -8,6 +8,7 @@ from jaxpoly import kernels, lowrank
 from jaxpoly.lifting import Lifting, normalised_weight
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
+from jaxpoly.threshold import random_block
 
 # Relative size of the identity added to the m x m system, in units of eps.
 REGULARISATION = 100
@@ -109,7 +110,7 @@ def reweighted_start(
     if key is None:
         metric = jnp.eye(dim, dtype=dtype)
     else:
-        metric = jax.random.normal(key, (dim, dim), dtype) / dim**0.5
+        metric = random_block(key, dim, dim, jnp.zeros((dim, 0), dtype)) / dim**0.5
     one = jnp.ones((), dtype)
     start = (metric, lowrank.zeros(dim, rank, dtype), one, one, 0, 0)
     return lax.while_loop(unfinished, body, start)[1]

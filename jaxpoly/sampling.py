@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxpoly.lifting import Lifting, measure
 from jaxpoly.lowrank import LowRank
+from jaxpoly.threshold import random_block
 from jaxpoly.validation import check_choice, check_count, check_key, check_rank_fits
 
 Law = Callable[..., Array]
@@ -60,7 +61,7 @@ def sample_truth(
     rank = check_count("rank", rank, 1)
     check_rank_fits(rank, check_count("dim", dim, 1))
     check_choice("signs", signs, ("positive", "mixed"))
-    factor = jax.random.normal(key, (dim, rank), dtype)
+    factor = random_block(key, dim, rank, jnp.zeros((dim, 0), dtype))
     alternating = jnp.where(jnp.arange(rank) % 2 == 0, 1, -1).astype(dtype)
     diagonal = alternating if signs == "mixed" else jnp.ones((rank,), dtype)
     if spectrum is None and condition is None:

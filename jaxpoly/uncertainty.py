@@ -60,14 +60,16 @@ def standard_errors(
 ) -> StandardErrors:
     """Return standard errors of the eigenvalues of L, and of predictions at new inputs.
 
-    For targets `f(x_i) + e_i` with independent errors of variance `noise^2 / w_i`: what an
-    error does to the fit, to first order, is its projection on the tangent space,
+    For targets `f(x_i) + e_i` with independent errors of variance `noise^2 / w_i`: what small
+    errors do to the fit is
 
-        dL = V D^T + D V^T,    (J^T W J) D = J^T W e,    J D = A(dL),
+        dL = V D^T + D V^T,    H D = J^T W e,    J D = A(dL),
 
-    rid of what intercept and linear terms fit.  So functions g of the fit have the variance
-    `noise^2 g^T (J^T W J)^+ g`, with `g^T dL = v_j^T dL v_j` for the j-th eigenvalue and
-    `x^T dL x` and the affine terms for a prediction; the noise is estimated by
+    rid of what intercept and linear terms fit.  H is the Hessian of half the loss on the
+    tangent space: the Gauss-Newton matrix `J^T W J` and the curvature of the rank-r
+    matrices, weighed by the residual.  So functions g of the fit have the variance
+    `noise^2 g^T H^+ (J^T W J) H^+ g`, with `g^T dL = v_j^T dL v_j` for the j-th eigenvalue
+    and `x^T dL x` and the affine terms for a prediction; the noise is estimated by
 
         noise^2 = sum_i w_i residual_i^2 / (n - p r + r (r - 1) / 2 - affine terms).
 
@@ -141,7 +143,7 @@ def _standard_errors(solver, lifting, targets, solution, inputs, inner_steps) ->
     mean_square = jnp.sum(weight * residual**2) / spare
     unit = jnp.sqrt(mean_square)
 
-    system = hessian(objective, estimate, alive, exact=False)
+    system = hessian(objective, estimate, alive)
     spread = partial(_spread, objective, products * alive[None, :], system, inner_steps)
     no_rows = jnp.zeros_like(weight)
 

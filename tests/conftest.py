@@ -4,14 +4,19 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 
 # Several workers share the cores: LAPACK's own threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Both workers compile at once: parts of a program side by side would only cost time.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
-).strip()
+# Both workers compile at once: parts of a program side by side would only cost time.  Without
+# LLVM's optimisation a third less; what the slow run compiles is what users run.  Workers inherit.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_cpu_parallel_codegen_split_count=1"
+        + (" --xla_backend_optimization_level=0" if "--slow" not in sys.argv else "")
+    ).strip()
 # What one process of a run has compiled serves the others: both workers, and the commands that
 # tests start.  The first process makes the folder, and takes it away at the end.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -35,6 +40,8 @@ import pytest
 import jaxpoly as jp
 
 jax.config.update("jax_enable_x64", True)
+# Tracing makes millions of objects that live as long as the programs.
+gc.set_threshold(100_000, 50, 100)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

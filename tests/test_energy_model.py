@@ -34,6 +34,7 @@ def angles(saved, kind):
     return {name: np.asarray(row["angle_degrees"])[:, -1] for name, row in rows.items()}
 
 
+@pytest.mark.slow
 def test_least_squares_is_nearer_to_the_filters_than_stc_in_every_experiment(saved):
     for kind in energy_model.KINDS:
         error = angles(saved, kind)
@@ -41,12 +42,14 @@ def test_least_squares_is_nearer_to_the_filters_than_stc_in_every_experiment(sav
         assert (error["jaxpoly"] < 30).all()
 
 
+@pytest.mark.slow
 def test_stc_without_whitening_misses_the_filters_on_correlated_stimuli(saved):
     assert (angles(saved, "white")["STC"] < 30).all()
     assert (angles(saved, "1/f")["STC"] > 45).all()
     assert (angles(saved, "1/f")["jaxpoly"] < 0.6 * angles(saved, "1/f")["STC"]).all()
 
 
+@pytest.mark.slow
 def test_least_squares_predicts_the_rate_best(saved):
     for kind in energy_model.KINDS:
         rows = saved["stimuli"][kind]["estimators"]
@@ -106,18 +109,21 @@ def test_alignment_does_not_turn_the_suppressive_filter_into_the_plane():
     assert abs(aligned[2] @ truth[2]) < 1e-12
 
 
+@pytest.mark.slow
 def test_nothing_finished_is_computed_again(saved, session, monkeypatch):
     monkeypatch.delattr(energy_model, "learn")
     found = energy_model.run(SMOKE, session)
     assert found == {key: saved[key] for key in found}
 
 
+@pytest.mark.slow
 def test_the_table_prints_the_saved_medians(saved):
     text = energy_model.table(saved)
     assert f"{np.median(angles(saved, '1/f')['jaxpoly']):.3g}" in text
     assert "STATIONARY" in text
 
 
+@pytest.mark.slow
 def test_figures_are_pictures_with_content(saved, tmp_path):
     energy_model.draw(saved, tmp_path)
     for name in ("filters", "error"):

@@ -20,8 +20,14 @@ from jaxpoly.estimator_plots import plot_neurons, plot_spectrum
 from jaxpoly.estimator_table import merge_rows
 
 
-@parametrize_with_checks([QuadraticNetworkRegressor(), QuadraticNetworkClassifier()])
+@parametrize_with_checks([QuadraticNetworkRegressor()])
 def test_scikit_learn_conventions(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([QuadraticNetworkClassifier()])
+def test_scikit_learn_conventions_of_classifiers(estimator, check):
     check(estimator)
 
 

@@ -119,6 +119,7 @@ def test_where_memory_runs_out_batches_are_halved_and_all_is_solved(tmp_path, ex
 
 @pytest.mark.fault(9)
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited on Linux")
+@pytest.mark.slow
 def test_a_problem_that_fits_no_memory_ends_the_run_with_a_message(tmp_path):
     script = tmp_path / "starved.py"
     script.write_text(STARVED)

@@ -20,6 +20,7 @@ def shown():
     return namespace
 
 
+@pytest.mark.slow
 def test_the_precisions_that_are_learnt_are_better_than_equal_ones(shown):
     assert shown["losses"][-1] < 0.5 * shown["losses"][0]
     assert shown["errors"][1] < 0.5 * shown["errors"][0]
@@ -28,6 +29,7 @@ def test_the_precisions_that_are_learnt_are_better_than_equal_ones(shown):
     assert max(shown["losses"]) == shown["losses"][0]
 
 
+@pytest.mark.slow
 def test_the_intervals_hold_and_their_numbers_are_those_of_the_page(shown):
     found = shown["errors_of"]
     spare = float(found.degrees_of_freedom)

@@ -33,6 +33,7 @@ def saved(found, tmp_path):
     return results.read(tmp_path / "limits.json")
 
 
+@pytest.mark.slow
 def test_every_method_is_counted_for_both_signs(saved):
     curves = saved["curves"]
     assert set(curves) == {"mixed", "positive"}
@@ -44,6 +45,7 @@ def test_every_method_is_counted_for_both_signs(saved):
         assert methods["recover"][0]["rate"] == 1
 
 
+@pytest.mark.slow
 def test_a_row_tells_successes_with_their_interval(saved):
     (row,) = saved["rows"]
     assert row["successes"] == row["trials"] == 4
@@ -52,11 +54,13 @@ def test_a_row_tells_successes_with_their_interval(saved):
     assert "uniform" in row["name"]
 
 
+@pytest.mark.slow
 def test_nothing_finished_is_computed_again(found, session):
     # Seconds would differ.
     assert limits.run(SMOKE, session) == found
 
 
+@pytest.mark.slow
 def test_the_table_prints_the_saved_numbers(saved):
     lines = limits.table(saved).splitlines()
     assert "2 dof" in lines[0]
@@ -65,6 +69,7 @@ def test_the_table_prints_the_saved_numbers(saved):
     assert "oracle" not in lines[-1]
 
 
+@pytest.mark.slow
 def test_rows_without_curves_make_a_table_and_no_figure(saved, tmp_path):
     rows_only = saved | {"curves": {}}
     limits.draw(rows_only, tmp_path)
@@ -72,6 +77,7 @@ def test_rows_without_curves_make_a_table_and_no_figure(saved, tmp_path):
     assert not list(tmp_path.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_the_figure_is_a_picture_with_content(saved, tmp_path):
     limits.draw(saved, tmp_path)
     assert (tmp_path / "limits.svg").stat().st_size > 0

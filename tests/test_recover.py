@@ -173,7 +173,7 @@ def test_linear_terms_are_found_on_shifted_inputs(data):
     assert_allclose(predict(lines, inputs), inputs[:, 1] - 2, atol=1e-11)
 
 
-@pytest.mark.parametrize("shift", [1e2, 1e4])
+@pytest.mark.parametrize("shift", [pytest.param(1e2, marks=pytest.mark.slow), 1e4])
 def test_a_success_on_shifted_inputs_is_one_in_the_coordinates_of_the_inputs(data, shift):
     inputs = np.asarray(data.lifting.inputs + shift, np.float32)
     targets = np.asarray(data.targets, np.float32)

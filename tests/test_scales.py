@@ -171,6 +171,7 @@ def test_trajectories_and_runs_in_pieces_are_in_the_units_of_the_data():
     assert_allclose(found, unscaled(whole.value, inputs_scale, targets_scale), atol=1e-11)
 
 
+@pytest.mark.slow
 def test_all_forms_of_the_inputs_take_extreme_scales():
     problem = jp.sample_problem(jax.random.key(0), 160, 16, 2, dtype=jnp.float32)
     truth = np.asarray(jp.to_dense(problem.truth))

@@ -14,10 +14,13 @@ from experiments import noise, phase_transition, registry, results
 from experiments.session import Session
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("phase-transition", "noise", "conditioning", "input-laws", "throughput")
+NAMES = ("noise", "conditioning", "input-laws", "throughput")
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module",
+    params=["phase-transition", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES)],
+)
 def smoke(request, tmp_path_factory):
     """Name, module, saved results and folder of an experiment that was run and drawn."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -79,6 +82,7 @@ def test_a_phase_diagram_over_both_dims_and_ranks_is_refused():
         phase_transition.run(config)
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tutorial.py", "--small"])
     monkeypatch.chdir(tmp_path)

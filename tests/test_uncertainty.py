@@ -1,4 +1,4 @@
-"""Standard errors are those of dense least squares on the tangent space, and intervals hold."""
+"""Standard errors are those of a dense Newton step on the tangent space, and intervals hold."""
 
 from functools import partial
 from typing import NamedTuple
@@ -39,10 +39,18 @@ def dense_errors(lifting, targets, solution, linear):
         return np.hstack([quadratic, *affine])
 
     design = rows(inputs)
-    covariance = np.linalg.pinv(design.T @ (weight[:, None] * design), rcond=1e-10)
+    gram = design.T @ (weight[:, None] * design)
     fitted = jp.measure(lifting, form) + solution.intercept + inputs @ solution.linear
+    residual = np.asarray(fitted - targets)
+    gradient = inputs.T @ ((weight * residual)[:, None] * inputs)
+    across = units - vectors @ (vectors.T @ units)
+    bend = 2 * np.einsum("kaj,ab,lbj,j->kl", across, gradient, across, 1 / form.diagonal)
+    bent = gram.copy()
+    bent[: len(units), : len(units)] += bend
+    inverse = np.linalg.pinv(bent, rcond=1e-10)
+    covariance = inverse @ gram @ inverse
     spare = 70 - (DIM * RANK - 1) - 1 - DIM * linear
-    noise = np.sqrt(np.sum(weight * np.asarray(fitted - targets) ** 2) / spare)
+    noise = np.sqrt(np.sum(weight * residual**2) / spare)
     turned = np.einsum("aj,kab,bj->jk", vectors, tangents, vectors)
     turned = np.hstack([turned, np.zeros((RANK, design.shape[1] - turned.shape[1]))])
     spreads = [
@@ -53,7 +61,7 @@ def dense_errors(lifting, targets, solution, linear):
 
 
 @pytest.mark.parametrize("linear", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_errors_are_those_of_dense_least_squares_on_the_tangent_space(linear):
+def test_errors_are_those_of_a_dense_newton_step_on_the_tangent_space(linear):
     lifting, targets = problem()
     lifting = jp.with_linear_terms(lifting) if linear else lifting
     solution = jp.solve(SOLVER, lifting, targets, KEY)
