@@ -15,6 +15,7 @@ from jaxpoly.lifting import (
     centre,
     measure,
     normalised_weight,
+    quadratic_forms,
     weighted_mean,
     weighted_norm,
 )
@@ -92,6 +93,24 @@ def come_back(whitening: Whitening, solution: Solution) -> Solution:
 
 
 @partial(jax.jit, static_argnames="by_default")
+def return_home(
+    own: Coordinates,
+    scale: Units,
+    lifting: Lifting,
+    weight: Array,
+    targets: Array,
+    solution: Solution,
+    rtol: Array,
+    by_default: bool,
+) -> Solution:
+    """Return a solution in whitened coordinates as one of the data, looked at again there."""
+    solution = come_back(own.whitening, solution)
+    counted = replace(lifting, sample_weight=weight)
+    fitted = replace(own.fitted, sample_weight=weight)
+    solution = look_again(counted, fitted, targets, solution, rtol, by_default)
+    return leave(scale, own.fitted, targets, solution)
+
+
 def look_again(
     lifting: Lifting,
     fitted: Lifting,
@@ -106,12 +125,13 @@ def look_again(
     a prediction (of the asked rtol, if one was), a success becomes STALLED.
     """
     value, linear = solution.value, kernels.project(lifting.inputs, solution.linear)
-    found = measure(lifting, value) + linear + solution.intercept
+    products = kernels.project(lifting.inputs, value.factor)
+    found = quadratic_forms(products, value.diagonal) + linear + solution.intercept
     left = weighted_norm(fitted, centre(fitted, targets, "centre"))
     left = jnp.where(left > 0, left, 1)
     relative = weighted_norm(lifting, found - targets) / left
-    sizes = measure(lifting, LowRank(value.factor, jnp.abs(value.diagonal)))
-    sizes += jnp.abs(linear) + jnp.abs(solution.intercept) + jnp.abs(targets)
+    sizes = quadratic_forms(products, jnp.abs(value.diagonal)) + jnp.abs(linear)
+    sizes += jnp.abs(solution.intercept) + jnp.abs(targets)
     half = jnp.finfo(targets.dtype).eps ** 0.5
     dim = lifting.inputs.shape[1]
     rounding = default_rtol(targets.dtype, dim) * dim**0.5 * weighted_norm(lifting, sizes) / left
@@ -128,7 +148,6 @@ def look_again(
     )
 
 
-@jax.jit
 def leave(scale: Units, fitted: Lifting, targets: Array, solution: Solution) -> Solution:
     """Return the solution in the units of the data; the mean alone where L is beyond the dtype."""
     value, held = units.leave_matrix(scale, solution.value)

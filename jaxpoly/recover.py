@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpoly import kernels, units
-from jaxpoly.coordinates import cancellation, come_back, leave, look_again, prepare
+from jaxpoly import units
+from jaxpoly.coordinates import cancellation, come_back, prepare, return_home
 from jaxpoly.inputs import (
     drop_nonfinite_rows,
     to_whitened,
@@ -164,8 +164,8 @@ def recover(
         rank = check_count("rank", rank, 1)
         check_rank_fits(rank, dim)
 
-    scale = units.choose_units(lifting, targets, kernels.magnitude(lifting.inputs))
-    lifting, targets = units.enter_plainly(scale, lifting, targets)
+    scale, targets = units.enter_targets(lifting, targets)
+    lifting = units.enter_inputs(scale, lifting)
     own = prepare(lifting, targets, ridge, affine)
     # Far from the origin the quadratic part is a small part of the variation.  Centred, with
     # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
@@ -205,11 +205,8 @@ def recover(
     if guide is not own or not robust:
         solution, tried = search(solver, *data, *limits, unknowns + affine * dim, start)
         num_starts += tried
-    solution = come_back(own.whitening, solution)
-    counted = replace(lifting, sample_weight=weight)
-    fitted = replace(own.fitted, sample_weight=weight)
-    solution = look_again(counted, fitted, targets, solution, limits[1], rtol is None)
-    solution = leave(scale, own.fitted, targets, solution)
+    home = own, scale, lifting, weight, targets
+    solution = return_home(*home, solution, limits[1], rtol is None)
     known = {field.name: getattr(solution, field.name) for field in fields(Solution)}
     return Recovery(
         **known,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxpoly import kernels
 from jaxpoly.lifting import Lifting
 from jaxpoly.lowrank import LowRank
 from jaxpoly.scaled import Scaled
@@ -65,11 +66,22 @@ def enter(units: Units, lifting: Lifting, targets: Array) -> tuple[Lifting, Arra
     return lifting, _fourth(targets, 1 / units.targets)
 
 
-def enter_plainly(units: Units, lifting: Lifting, targets: Array) -> tuple[Lifting, Array]:
-    """Return the data in these units, X as an array: a copy unless it is of ordinary scale."""
-    if units.inputs != 1:
-        lifting = replace(lifting, inputs=lifting.inputs / units.inputs**2)
-    return lifting, _fourth(targets, 1 / units.targets)
+def enter_targets(lifting: Lifting, targets: Array) -> tuple[Units, Array]:
+    """Return units for the data, and the targets in them."""
+    return _enter_targets(lifting, targets)
+
+
+@jax.jit
+def _enter_targets(lifting, targets):
+    units = choose_units(lifting, targets, kernels.magnitude(lifting.inputs))
+    return units, _fourth(targets, 1 / units.targets)
+
+
+def enter_inputs(units: Units, lifting: Lifting) -> Lifting:
+    """Return the inputs in these units, as an array: a copy unless it is of ordinary scale."""
+    if units.inputs == 1:
+        return lifting
+    return replace(lifting, inputs=lifting.inputs / units.inputs**2)
 
 
 def enter_matrix(units: Units, low_rank: LowRank) -> LowRank:
