@@ -74,8 +74,10 @@ def measure(lifting: Lifting, low_rank: LowRank) -> Array:
 
 def quadratic_forms(products: Array, diagonal: Array) -> Array:
     """Return `x_i^T F diag(d) F^T x_i` for every row, (m,), given X F."""
-    # No matrix product, so that it fuses, in batches too.
-    return jnp.sum(products**2 * diagonal[None, :], axis=1)
+    # No matrix product, so that it fuses, in batches too; but not with the product before it,
+    # which jaxlib 0.10.2 gets wrong on CPU where all entries of F are one number, 0 for instance.
+    squares = products**2 * diagonal[None, :]
+    return jnp.sum(jnp.where(jnp.isnan(products), products, squares), axis=1)
 
 
 def backproject(lifting: Lifting, residual: ArrayLike, block: ArrayLike) -> Array:

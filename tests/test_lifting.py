@@ -244,3 +244,18 @@ def test_half_precision_is_computed_in_float32(half):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == jnp.float32
         assert_allclose(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("entry", [0.0, 1.0])
+def test_a_matrix_of_equal_entries_known_to_the_compiler_is_measured_right(entry):
+    # Fused with its squares, this product is wrong in jaxlib 0.10.2 on CPU.
+    inputs = jax.random.normal(jax.random.key(0), (9375, 50), jnp.float32)
+    diagonal = jnp.array([1.0, -2.0, 3.0, 1.0, 1.0], jnp.float32)
+
+    @jax.jit
+    def measured(inputs, unit):
+        factor = jnp.full((50, 5), entry, jnp.float32) / unit
+        return jp.measure(jp.Lifting(inputs), jp.LowRank(factor, diagonal))
+
+    expected = 4 * entry * np.asarray(inputs, float).sum(axis=1) ** 2
+    np.testing.assert_allclose(measured(inputs, jnp.float32(1)), expected, rtol=1e-3, atol=1e-3)
