@@ -255,7 +255,7 @@ def test_a_matrix_of_equal_entries_known_to_the_compiler_is_measured_right(entry
     @jax.jit
     def measured(inputs, unit):
         factor = jnp.full((50, 5), entry, jnp.float32) / unit
-        return jp.measure(jp.Lifting(inputs), jp.LowRank(factor, diagonal))
+        return measure(Lifting(inputs), LowRank(factor, diagonal))
 
     expected = 4 * entry * np.asarray(inputs, float).sum(axis=1) ** 2
     np.testing.assert_allclose(measured(inputs, jnp.float32(1)), expected, rtol=1e-3, atol=1e-3)
