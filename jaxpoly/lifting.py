@@ -75,7 +75,8 @@ def measure(lifting: Lifting, low_rank: LowRank) -> Array:
 def quadratic_forms(products: Array, diagonal: Array) -> Array:
     """Return `x_i^T F diag(d) F^T x_i` for every row, (m,), given X F."""
     # No matrix product, so that it fuses, in batches too; but not with the product before it,
-    # which jaxlib 0.10.2 to 0.12.0 get wrong on CPU where all entries of F are one number, 0 for instance.
+    # which jaxlib 0.10.2 to 0.12.0 get wrong on CPU where all entries of F are one number, such
+    # as 0.
     squares = products**2 * diagonal[None, :]
     return jnp.sum(jnp.where(jnp.isnan(products), products, squares), axis=1)
 
