@@ -95,12 +95,14 @@ def standard_errors(
     0.01 to 0.3 of the signal), 93 to 97 % of 95 % intervals hold the truth.  Not so:
 
     - too few samples for their noise, where the first order does not suffice.  Of eigenvalues and
-      of predictions at p = 10: 92.6 % and 93.4 % at four times as many samples as unknowns and
-      noise of 0.3, the worst of those above; there 69 % and 82 % at noise of 1; at twice as
-      many samples 85 % and 86 % at noise of 0.3, and 31 % and 76 % at noise of 1.  Where the noise
+      of predictions at p = 10, r = 2: 94 % and 95 % at four times as many samples as unknowns and
+      noise of 0.3, the worst of those above; there 70 % and 84 % at noise of 1; at twice as
+      many samples 89 % and 90 % at noise of 0.3, and 42 % and 82 % at noise of 1.  Where the noise
       in L, about `noise sqrt(p / (2 m))`, comes near an eigenvalue, that is estimated too large;
     - eigenvalues of one sign closer to each other than that noise repel each other, by a standard
       error and more (90 % at a gap of 2 %); predictions do not mind;
+    - inputs that are not in general position, with duplicate columns for instance: unknowns that no
+      sample tells apart are counted all the same, which makes the noise too large;
     - a ridge, of the solver or of linear terms, biases the fit; the bias is in no interval;
     - a wrong rank, errors that depend on each other or whose size varies otherwise than the weights
       say, and a local optimum that is not the global one.

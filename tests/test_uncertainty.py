@@ -168,13 +168,14 @@ SETTINGS = [
     Setting(8, 3, 6, 0.03),
     Setting(10, 2, 4, 0.01, weighted=True),
     Setting(6, 2, 6, 0.1, linear=True),
+    Setting(10, 2, 4, 0.3),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_intervals_hold_at_every_size_and_noise(setting):
-    eigenvalues, predictions, noise = cover(setting, num_trials=400)
+    eigenvalues, predictions, noise = cover(setting, num_trials=1000)
     print(f"held: eigenvalues {eigenvalues.mean():.3f}, predictions {predictions:.3f}")
     assert 0.93 <= eigenvalues.mean() <= 0.97
     assert 0.93 <= predictions <= 0.97
@@ -183,9 +184,6 @@ def test_intervals_hold_at_every_size_and_noise(setting):
 
 @pytest.mark.slow
 def test_intervals_miss_where_the_docstring_says_so():
-    eigenvalues, predictions, _ = cover(Setting(10, 2, ratio=4, noise=0.3), num_trials=400)
-    assert 0.91 <= eigenvalues.mean() < 0.93
-    assert 0.92 <= predictions <= 0.97
     eigenvalues, predictions, _ = cover(Setting(10, 2, ratio=2, noise=1.0), num_trials=400)
     assert eigenvalues.mean() < 0.93
     assert predictions < 0.93
