@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 
-from experiments import figures
+from experiments import figures, memory_maps
 from experiments.bad_inputs_answers import Answer, EntryPoint, numbers
 from experiments.bad_inputs_cases import BOTH, Case, Ends, Refused, Right, Same, good
 from experiments.bad_inputs_doors import entry_points
@@ -92,6 +92,7 @@ def run(config: Config, session: Session | None = None) -> dict[str, Any]:
         for case, point in chosen:
             compute = partial(attempt, case, point)
             rows.append(session.ledger.recall(f"{point.name}/{case.name}", compute))
+            memory_maps.keep_few()
             progress.advance()
     return {"rows": rows, "cases": len({case.name for case, _ in chosen})}
 

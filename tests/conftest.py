@@ -28,7 +28,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,6 +37,7 @@ import optax
 import pytest
 
 import jaxpoly as jp
+from experiments import memory_maps
 
 jax.config.update("jax_enable_x64", True)
 # Tracing makes millions of objects that live as long as the programs.
@@ -179,15 +179,9 @@ def _jit_step(solver, lifting, targets, state):
 
 @pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
-    """Drop compiled programs before a worker runs into the limit of Linux on memory maps.
-
-    Each takes several of the 65530 that a process may have; beyond them XLA crashes.
-    """
+    """Drop compiled programs before a worker has too many of them."""
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
-        jax.clear_caches()
-        gc.collect()
+    memory_maps.keep_few()
 
 
 @pytest.fixture
