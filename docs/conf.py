@@ -42,6 +42,8 @@ nitpick_ignore_regex = [
     # Other packages: their pages are not at hand without a network.
     ("py:.*", r"(jax|numpy|np|optax|collections|typing|sklearn|os)\..*"),
     ("py:.*", r"Array|ArrayLike|Any|Callable|Sequence|Literal"),
+    # The type of a field of Run that only the driver reads.
+    ("py:class", r"jaxpoly\.units\.Units"),
 ]
 
 html_theme = "furo"
