@@ -49,7 +49,8 @@ class HalfPrecision:
     Halves the memory of X and the time to read it.  Rounding X to bfloat16 changes an
     entry by up to 0.4 %, to float16 by 0.05 % (up to 65504): the fit is that of the rounded
     inputs, so targets of the exact ones leave a residual of about that size.  On CPU
-    bfloat16 takes a copy of X in 16 bits, float16 takes none.
+    bfloat16 takes a copy of X in 16 bits, float16 takes none.  Not for `with_linear_terms`,
+    `shard_rows` or `recover`.
 
     Attributes:
         values: X, (m, p), bfloat16 or float16.
@@ -133,10 +134,10 @@ def magnitude(inputs: Any, sample_weight: Array | None = None) -> Array:
     A reduction that fuses; tests by entry would write m x p masks down, and on CPU the
     maximum of a large array may pass over NaN.
     """
+    counted = jnp.ones(inputs.shape[:1], bool) if sample_weight is None else sample_weight != 0
     if hasattr(inputs, "magnitude"):
-        return inputs.magnitude()
+        return inputs.magnitude(counted)
     values = _values(inputs)
-    counted = jnp.ones(values.shape[:1], bool) if sample_weight is None else sample_weight != 0
     if isinstance(inputs, HalfPrecision) and _in_blocks(inputs):
         return _in_row_blocks(_magnitude_block, jnp.zeros((), jnp.float32), values, counted)
     return _largest(values.astype(inputs.dtype), counted)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxpoly import kernels
-from jaxpoly.validation import working_dtype
+from jaxpoly.validation import check_count, working_dtype
 
 # Bytes to whose multiple an array's address has to be for XLA to use it as it is.
 ALIGNMENT = 64
@@ -31,15 +31,16 @@ class StreamedRows:
             rows: `numpy.load(path, mmap_mode="r")`, a zarr array, an h5py data set.
         block_bytes: bytes of a block, in whole rows, and in whole chunks of a source
             that has `chunks`.
-        dtype: of the computation; None for that of the source (integers and 16-bit
-            floats: see `Lifting`).
+        dtype: of the computation, float32 or float64; None for that of the source
+            (integers and 16-bit floats: see `Lifting`).
 
     Raises:
-        ValueError, TypeError: a source that is not (m, p) of real numbers.
+        ValueError, TypeError: a source that is not (m, p) of real numbers, options out
+            of range; while it is read, slices of other shapes than the source's.
 
     One read of the source checks for entries that are not finite, when a run begins.  A step
     of AP-ROM and factored descent takes two, of Gauss-Newton two and one more for every inner
-    step.  Not for `jit`, `vmap`, `trajectory`, `whiten` or `recover`.
+    step.  Not for `jit`, `vmap`, `trajectory`, `whiten`, `with_linear_terms` or `recover`.
 
     >>> import jax, numpy as np, jaxpoly as jp
     >>> problem = jp.sample_problem(jax.random.key(0), num_samples=300, dim=20, rank=2)
@@ -70,12 +71,16 @@ class StreamedRows:
         self.source = source
         self.shape = tuple(map(int, source.shape))
         self.dtype = jnp.dtype(working_dtype("source", source) if dtype is None else dtype)
+        if self.dtype not in (np.float32, jnp.result_type(float)):
+            raise ValueError(
+                f"dtype is {self.dtype}; expected float32, or float64 with jax_enable_x64 on"
+            )
+        block_bytes = check_count("block_bytes", block_bytes, 1)
         rows = max(1, block_bytes // max(1, self.shape[1] * self.dtype.itemsize))
         chunks = getattr(source, "chunks", None)
         if chunks is not None and rows > chunks[0]:
             rows -= rows % chunks[0]
         self.block_rows = int(min(rows, max(self.shape[0], 1)))
-        self._magnitude: Array | None = None
 
     def project(self, block: Array) -> Array:
         """Return `X block`."""
@@ -98,11 +103,9 @@ class StreamedRows:
         visit, dim = partial(_weighted_gram, unit), self.shape[1]
         return self._fold(visit, jnp.zeros((dim, dim), row_weight.dtype), row_weight)
 
-    def magnitude(self) -> Array:
-        """Return the largest `|x|`, not finite if some entry is not; read once, then known."""
-        if self._magnitude is None:
-            self._magnitude = self._fold(_magnitude, jnp.zeros((), self.dtype))
-        return self._magnitude
+    def magnitude(self, counted: Array) -> Array:
+        """Return the largest `|x|` of the rows counted, not finite if some entry of X is not."""
+        return self._fold(_magnitude, jnp.zeros((), self.dtype), counted)
 
     def _fold(self, visit: Callable[..., Any], carry: Any, *rest: Array) -> Any:
         """Return the carry after `visit(carry, start, rows of X, *rest)` of every block."""
@@ -123,7 +126,13 @@ class StreamedRows:
 
         def read(start: int) -> np.ndarray:
             # A copy, so that a memory map is read here and not while it is computed with.
-            rows = self.source[start : start + self.block_rows]
+            stop = min(start + self.block_rows, self.shape[0])
+            rows = self.source[start:stop]
+            if np.shape(rows) != (stop - start, self.shape[1]):
+                raise ValueError(
+                    f"source[{start}:{stop}] has shape {np.shape(rows)}; expected "
+                    f"{(stop - start, self.shape[1])}, as source.shape {self.shape} says"
+                )
             buffer = buffers[start // self.block_rows % 2][: len(rows)]
             np.copyto(buffer, rows, casting="unsafe")
             return buffer
@@ -178,6 +187,6 @@ def _weighted_gram(unit, total, start, rows_of_x, row_weight) -> Array:
 
 
 @partial(jax.jit, donate_argnums=0)
-def _magnitude(total: Array, start: Array, rows_of_x: Array) -> Array:
-    found = kernels.magnitude(rows_of_x)
+def _magnitude(total: Array, start: Array, rows_of_x: Array, counted: Array) -> Array:
+    found = kernels.magnitude(rows_of_x, _slice(counted, start, rows_of_x))
     return jnp.where(jnp.isnan(found) | (found > total), found, total)

@@ -187,3 +187,41 @@ def test_what_cannot_be_streamed_says_so():
         jp.StreamedRows([[1.0]])
     with pytest.raises(ValueError, match="targets has length 3"):
         solve(solver, rows, targets=jnp.ones(3))
+
+
+def test_rows_without_weight_set_no_scale():
+    huge = INPUTS.astype(np.float32)
+    huge[:60] *= np.float32(1e15)
+    weight = (jnp.arange(M) >= 60).astype(jnp.float32)
+    targets = PROBLEM.targets.astype(jnp.float32)
+    for inputs in (jnp.asarray(huge), jp.StreamedRows(huge, block_bytes=BLOCK // 2)):
+        found = solve(SOLVERS["gauss_newton"], inputs, targets, weight)
+        assert found.status == jp.Status.CONVERGED
+        assert jp.relative_error(found.value, PROBLEM.truth) < 1e-4
+
+
+class Shortened(Counting):
+    """A source of which less comes than it says."""
+
+    def __init__(self, values, coming):
+        super().__init__(values)
+        self.values = coming
+
+
+@pytest.mark.parametrize("coming", [INPUTS[:-10], INPUTS[:400], INPUTS[:, :1]])
+def test_slices_that_are_not_of_the_shape_told_are_refused(coming):
+    rows = jp.StreamedRows(Shortened(INPUTS, coming), block_bytes=BLOCK)
+    with pytest.raises(ValueError, match=r"source\[\d+:\d+\] has shape .*; expected"):
+        solve(SOLVERS["gauss_newton"], rows)
+
+
+def test_options_out_of_range_are_refused():
+    for dtype in ("float16", "int32", "complex128"):
+        with pytest.raises(ValueError, match=f"dtype is {dtype}; expected float32"):
+            jp.StreamedRows(INPUTS, dtype=dtype)
+    with jax.enable_x64(False), pytest.raises(ValueError, match="dtype is float64; expected"):
+        jp.StreamedRows(INPUTS, dtype="float64")
+    with pytest.raises(TypeError, match="block_bytes"):
+        jp.StreamedRows(INPUTS, block_bytes="64")
+    with pytest.raises(ValueError, match="block_bytes"):
+        jp.StreamedRows(INPUTS, block_bytes=0)
