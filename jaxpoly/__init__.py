@@ -7,9 +7,9 @@ and read the neurons off L.
 
 from jaxpoly import exporting, lowrank
 from jaxpoly.driver import Record, advance, finish, init_run, solve, trajectory
+from jaxpoly.half_precision import HalfPrecision
 from jaxpoly.implicit import implicit
 from jaxpoly.inputs import Whitening, drop_nonfinite_rows, restore, whiten, with_linear_terms
-from jaxpoly.kernels import HalfPrecision
 from jaxpoly.lifting import Lifting, backproject, dense_gradient, gradient_map, measure
 from jaxpoly.lowrank import LowRank, eigen_form, to_dense
 from jaxpoly.metrics import (

@@ -52,6 +52,7 @@ class Coordinates:
 
 @partial(jax.jit, static_argnames="affine")
 def prepare(lifting: Lifting, targets: Array, ridge: ArrayLike, affine: bool) -> Coordinates:
+    """Return the whitened coordinates of the data, with linear terms if `affine`."""
     whitening, plain = whiten(lifting, centred=affine)
     fitted = with_linear_terms(plain, ridge) if affine else plain
     weight = normalised_weight(lifting)
@@ -84,6 +85,7 @@ def cancellation(plain: Lifting, targets: Array, value: LowRank) -> Array:
 
 @jax.jit
 def come_back(whitening: Whitening, solution: Solution) -> Solution:
+    """Return a solution in whitened coordinates as one in those of the inputs."""
     parts = restore(whitening, solution.value, solution.linear, solution.intercept)
     # The coordinates of unusable inputs are not finite; the zeros of `solve` stay.
     usable = solution.status != Status.NONFINITE_INPUT

@@ -75,9 +75,7 @@ def bent_gram(products: Array, projected: Array, weight: Array, bend: Array) -> 
     return tangent_gram(products, projected, weight) + bend * products
 
 
-def hessian(
-    objective: Objective, estimate: LowRank, alive: Array, exact: bool = True
-) -> tuple[Map, Map]:
+def hessian(objective: Objective, estimate: LowRank, alive: Array) -> tuple[Map, Map]:
     """Return the Hessian of half the objective on the tangent space, and its preconditioner.
 
     As quadratic forms in D, with `dL = V D^T + D V^T` and U the part of D orthogonal to V,
@@ -85,13 +83,11 @@ def hessian(
         E[A(dL)^2] + ridge |dL|_F^2 + 2 <U^T G U, S^-1>,    L = V S V^T,
 
     A(dL) rid of what intercept and linear terms fit.  The last term is the curvature of the
-    rank-r matrices; Gauss-Newton's approximation (`exact=False`) leaves it out.  Both are
-    zero on the gauge, `D = V (skew)`, which leaves L as it is.
+    rank-r matrices.  All are zero on the gauge, `D = V (skew)`, which leaves L as it is.
 
     Args:
         objective, estimate: L with orthonormal factor.
         alive: (r,), 1 for columns that take part and 0 for others.
-        exact: with the curvature of the manifold.
 
     Returns:
         Two maps of (p, r); one application of the first is one sweep over X, with linear
@@ -104,7 +100,6 @@ def hessian(
     residual = centred_residual(objective, estimate, products)
     projected = products * alive[None, :]
     inverse = jnp.where(alive > 0, 1 / jnp.where(alive > 0, estimate.diagonal, 1), 0)
-    inverse = inverse if exact else jnp.zeros_like(inverse)
     bend = 2 * (weight * residual)[:, None] * inverse[None, :]
     sides = jnp.stack([weight * residual, weight], axis=1)
     sides = 2 * (sides[:, :, None] * projected[:, None, :]).reshape(len(weight), -1)

@@ -5,8 +5,8 @@ from typing import Any
 from jax import export
 
 from jaxpoly.driver import Record
+from jaxpoly.half_precision import HalfPrecision
 from jaxpoly.inputs import Whitening
-from jaxpoly.kernels import HalfPrecision
 from jaxpoly.lifting import Lifting
 from jaxpoly.lowrank import LowRank
 from jaxpoly.network import QuadraticNetwork

@@ -23,7 +23,6 @@ a compiled kernel that keeps 8 rows and 5 columns in registers would be put in `
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxpoly.half_precision import HalfPrecision
 from jaxpoly.kernel_tangents import tangent_of_back_project, tangent_of_project, tangent_of_sweep
 from jaxpoly.precision import matmul, matmul_rows
 
@@ -39,42 +39,6 @@ LANES = 4
 THIN = 8  # columns, from which on padding gains nothing
 
 Weigh = Callable[..., Array]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class HalfPrecision:
-    """Inputs kept in 16 bits; every product is taken and summed in float32.
-
-    Halves the memory of X and the time to read it.  Rounding X to bfloat16 changes an
-    entry by up to 0.4 %, to float16 by 0.05 % (up to 65504): the fit is that of the rounded
-    inputs, so targets of the exact ones leave a residual of about that size.  On CPU
-    bfloat16 takes a copy of X in 16 bits, float16 takes none.  Not for `with_linear_terms`,
-    `shard_rows` or `recover`.
-
-    Attributes:
-        values: X, (m, p), bfloat16 or float16.
-
-    >>> import jax, jaxpoly as jp
-    >>> problem = jp.sample_problem(jax.random.key(0), num_samples=300, dim=20, rank=2)
-    >>> halved = jp.HalfPrecision(problem.lifting.inputs.astype("bfloat16"))
-    >>> solution = jp.solve(jp.gauss_newton(2), jp.Lifting(halved), problem.targets,
-    ...     jax.random.key(1))
-    >>> bool(jp.relative_error(solution.value, problem.truth) < 0.02)
-    True
-    """
-
-    values: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(m, p)."""
-        return self.values.shape
-
-    @property
-    def dtype(self) -> Any:
-        """The dtype that is computed in."""
-        return jnp.dtype("float32")
 
 
 def unit(inputs: Any) -> Array | float:

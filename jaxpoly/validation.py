@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpoly.kernels import HalfPrecision
+from jaxpoly.half_precision import HalfPrecision
 
 
 def as_float_array(name: str, value: Any, ndim: int | tuple[int, ...], dtype: Any = None) -> Array:
