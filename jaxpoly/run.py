@@ -62,6 +62,8 @@ class Run:
         target_norm: the norm that residuals are relative to.
         lowest: relative loss of the best iterate: its relative residual, and the
             penalties of a ridge where there is one.
+        settled: whether the last step began where the gradient vanishes and led nowhere; its
+            end, the best iterate, is stationary if the next step finds the same there.
         milestone: relative residual and stationarity, one of which has to be
             undercut visibly for the run not to stall, (2,).
         milestone_step: the step at which that happened last.
@@ -75,6 +77,7 @@ class Run:
     rounding: Array
     target_norm: Array
     lowest: Array
+    settled: Array
     milestone: Array
     milestone_step: Array
     ceiling: Array
@@ -137,8 +140,19 @@ def begin(
     lowest = relative_loss(solver, lifting, shown_state, target_norm) + rounding
     lowest = jnp.where(usable, lowest, jnp.inf)
     milestone = jnp.stack([lowest, state.stationarity])
-    step = jnp.int32(0)
-    return Run(scale, state, best, offset, rounding, target_norm, lowest, milestone, step, ceiling)
+    return Run(
+        units=scale,
+        state=state,
+        best=best,
+        offset=offset,
+        rounding=rounding,
+        target_norm=target_norm,
+        lowest=lowest,
+        settled=jnp.zeros((), bool),
+        milestone=milestone,
+        milestone_step=jnp.int32(0),
+        ceiling=ceiling,
+    )
 
 
 def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array) -> Run:
@@ -159,13 +173,16 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     milestone = jnp.where(progress, reached, run.milestone)
     milestone_step = jnp.where(visible, num_steps, run.milestone_step)
 
-    # Of iterates as good as each other the stationary one is returned: the loss, known to
+    # Of iterates as good as each other the stationary one is kept: the loss, known to
     # rounding, tells a smaller gradient from a larger one only down to the root of that.
-    stationary = held & (state.stationarity <= stationarity_tolerance(state.residual.dtype))
-    stationary &= loss * (1 - STALL_DECREASE) <= lowest
+    settled = held & (state.stationarity <= stationarity_tolerance(state.residual.dtype))
+    settled &= loss * (1 - STALL_DECREASE) <= lowest
     # The gradient is small in a flat valley too, but there a step lowers the loss visibly.
-    stationary &= run.lowest - loss <= 10 * jnp.finfo(loss.dtype).eps
-    better |= stationary
+    settled &= run.lowest - loss <= 10 * jnp.finfo(loss.dtype).eps
+    # A stationarity is that of the iterate a step began at: only after a second such step is
+    # it known at the end of the first, and that is what is returned.
+    stationary = run.settled & settled & (relative > rtol)
+    better = (better | settled) & ~stationary
     diverged = ~held | ~(relative <= run.ceiling)
     stalled = num_steps - milestone_step >= STALL_STEPS
     status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
@@ -187,6 +204,7 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
         state=state,
         best=best,
         lowest=lowest,
+        settled=settled,
         milestone=milestone,
         milestone_step=milestone_step,
     )

@@ -78,7 +78,7 @@ class Solution:
         relative_residual: weighted norm of `A(L) + X linear + intercept - y` over that
             of y (of what the affine terms leave of y where such are fitted, plus a
             bound on what rounding them to the dtype adds).
-        stationarity: see `State`.
+        stationarity: see `State`; where the status is STATIONARY, that of `value` itself.
         underdetermined: whether fewer samples carry weight than there are
             unknowns, `p r - r (r - 1) / 2` plus the affine ones; a perfect
             fit is then no evidence of recovery.

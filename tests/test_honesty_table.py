@@ -78,6 +78,16 @@ def test_a_lie_is_found():
     assert honesty.find_lies(problem, solution_of(problem), F64, False, False) == []
 
 
+@pytest.mark.parametrize("solver", ["EP-ROM", "AP-ROM", "factored descent", "Gauss-Newton"])
+def test_the_stationarity_told_is_that_of_the_answer(solver):
+    # Not that of the iterate before it: a step may lead from a small gradient to a large one.
+    problem = next(p for p in TABLE if p.name == "noise: p = 8, 0.1 mixed")
+    (solution,) = honesty._solve(honesty.Config(max_steps=1000), solver, [problem], F64)
+    cosine = honesty.recompute(problem, solution, F64)["cosine"]
+    assert solution.status == Status.STATIONARY
+    np.testing.assert_allclose(solution.stationarity, cosine, rtol=0.02)
+
+
 @pytest.fixture(scope="module")
 def smoke():
     return honesty.run(honesty.PRESETS["smoke"])
