@@ -140,12 +140,13 @@ def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
     last = run.best.num_steps + jnp.minimum(num_steps, room)
     lifting, targets = units.enter(run.units, lifting, targets)
     targets = centred_targets(solver, lifting, targets)
+    aimed = solver.aim(rtol) if hasattr(solver, "aim") else solver
 
     def unfinished(run):
         return (run.best.status == Status.MAX_STEPS) & (run.best.num_steps < last)
 
     def body(run):
-        state = solver.step(lifting, targets, run.state)
+        state = aimed.step(lifting, targets, run.state)
         return _judge(solver, lifting, run, state, rtol)
 
     return kernels.while_loop(lifting.inputs, unfinished, body, run)

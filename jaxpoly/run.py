@@ -29,8 +29,9 @@ class Solver(Protocol):
     """What the driver needs of a solver: a registered pytree with these members.
 
     A solver that minimises more than the residual also has `loss(lifting, residual,
-    estimate)`, a norm, and the best iterate is that of the smallest loss.  For an example
-    of its use see `solve`.
+    estimate)`, a norm, and the best iterate is that of the smallest loss.  One that can save
+    work on digits nobody asked for also has `aim(rtol)`, which returns the solver whose
+    steps are taken.  For an example of its use see `solve`.
     """
 
     @property

@@ -47,6 +47,14 @@ def tangent_least_squares(lifting, targets, basis, ridge, affine_columns) -> np.
     return np.einsum("k,kab->ab", fitted[: len(tangents)], tangents)
 
 
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6, 1e-9])
+def test_no_digits_are_computed_that_nobody_asked_for(rtol):
+    lifting, targets, _ = jp.sample_problem(jax.random.key(3), num_samples=1000, dim=40, rank=2)
+    solution = jp.solve(jp.gauss_newton(2), lifting, targets, KEY, rtol=rtol)
+    assert solution.status == jp.Status.CONVERGED
+    assert rtol / 20 < solution.relative_residual <= rtol
+
+
 @pytest.mark.parametrize("affine", ["none", "centre", "linear"])
 def test_a_step_whose_inner_problem_is_solved_is_dense_gauss_newton(affine, monkeypatch):
     monkeypatch.setattr(module, "FORCING", 1e-13)

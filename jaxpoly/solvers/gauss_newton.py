@@ -1,7 +1,7 @@
 """Gauss-Newton on the tangent space of the rank-r matrices."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,8 @@ from jaxpoly.validation import check_choice, check_count, check_number
 # The inner iteration solves to this fraction of the gradient at least, and to the
 # relative residual where that is smaller, which makes the end quadratic.
 FORCING = 0.1
+# It goes no further than to this fraction of the residual that the caller asked for.
+AIM = 0.25
 # Damping of a step that raised the loss, in units of the curvature along the gradient.
 FIRST_DAMPING = 0.01
 DAMPING_GROWTH = 4.0
@@ -42,7 +44,7 @@ class GaussNewton:
     """Gauss-Newton on the tangent space; `gauss_newton` builds and documents it.
 
     The memory of its state is the damping, a scalar, and X V, (m, r), V the factor of
-    the estimate.
+    the estimate.  `rtol` is the relative residual aimed at, if one is known.
     """
 
     ridge: ArrayLike
@@ -51,6 +53,11 @@ class GaussNewton:
     debias: Debias = static("centre")
     positive: bool = static(False)
     inner_steps: int = static(50)
+    rtol: Array | None = None
+
+    def aim(self, rtol: Array) -> "GaussNewton":
+        """Return the solver for a caller who stops at a relative residual of `rtol`."""
+        return replace(self, rtol=rtol)
 
     def init(
         self, lifting: Lifting, targets: Array, key: Array, start: LowRank | None = None
@@ -106,14 +113,18 @@ class GaussNewton:
         present = basis * estimate.diagonal[None, :] / 2
         descent = -slope_side - ridge * penalty(present)
         target_norm = weighted_norm(lifting, centre(lifting, targets, self.debias))
-        forcing = weighted_norm(lifting, residual) / jnp.where(target_norm > 0, target_norm, 1)
+        relative = weighted_norm(lifting, residual) / jnp.where(target_norm > 0, target_norm, 1)
+        forcing = jnp.minimum(FORCING, relative)
+        if self.rtol is not None:
+            enough = AIM * self.rtol / jnp.where(relative > 0, relative, 1)
+            forcing = jnp.clip(enough, forcing, FORCING)
         loop = partial(kernels.while_loop, inputs)
         move, slope, bend = conjugate_gradient(
             curvature,
             precondition,
             descent,
             damping,
-            jnp.minimum(FORCING, forcing),
+            forcing,
             self.inner_steps,
             loop,
         )
@@ -243,7 +254,8 @@ def gauss_newton(
 
     by conjugate gradients, c the freely fitted intercept (and linear terms where
     the lifting has such), and truncates the sum, of rank 2r, to rank r.  The inner
-    iteration stops at `min(0.1, relative residual)` of the gradient.  A step that
+    iteration stops at `min(0.1, relative residual)` of the gradient, or where the
+    residual would be a quarter of what `solve` is asked for by `rtol`.  A step that
     raises the loss is refused and the next one damped (Levenberg-Marquardt).
     O(m p r) an inner step, one sweep over X, and O((m + p) r) memory.
 
