@@ -82,6 +82,13 @@ def solver_run(build: Callable[..., jp.Solver], task: peers.Task) -> peers.Run:
     return lambda effort: jp.solve(solver, *data, max_steps=effort).value
 
 
+def gauss_newton_run(task: peers.Task) -> peers.Run:
+    """Prepare Gauss-Newton; the effort is its tolerance, which its inner steps go by too."""
+    solver = jp.gauss_newton(task.rank, positive=task.positive)
+    data = task.problem.lifting, task.problem.targets, task.key
+    return lambda effort: jp.solve(solver, *data, rtol=peers.tolerance(effort)).value
+
+
 def recover_run(task: peers.Task) -> peers.Run:
     """Prepare `recover`; the effort is its tolerance."""
     inputs, targets = task.problem.lifting.inputs, task.problem.targets
@@ -107,7 +114,7 @@ METHODS: dict[str, Method] = {
     "EP-ROM": Method(partial(solver_run, jp.ep_rom), is_kit=True),
     "AP-ROM": Method(partial(solver_run, jp.ap_rom), is_kit=True),
     "factored descent": Method(partial(solver_run, jp.factored_descent), is_kit=True),
-    "Gauss-Newton": Method(partial(solver_run, jp.gauss_newton), is_kit=True),
+    "Gauss-Newton": Method(gauss_newton_run, MOST_DIGITS, is_kit=True),
     "recover": Method(recover_run, MOST_DIGITS, is_kit=True),
     "optimistix L-BFGS, fixed signs": Method(partial(peers.optimistix_lbfgs, False), MOST_DIGITS),
     "optimistix L-BFGS, free weights": Method(partial(peers.optimistix_lbfgs, True), MOST_DIGITS),
