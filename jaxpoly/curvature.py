@@ -18,7 +18,8 @@ from jaxpoly.lifting import (
 )
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
-from jaxpoly.solvers.gauss_newton import conjugate_gradient, tangent_gram
+from jaxpoly.solvers.conjugate_gradient import conjugate_gradient
+from jaxpoly.solvers.gauss_newton import tangent_gram
 from jaxpoly.static import static
 
 # A solution within this many roots of eps of a stationary point counts as one; solvers stop at

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import jaxpoly as jp
 from jaxpoly.curvature import Objective, hessian, slope
-from jaxpoly.solvers.gauss_newton import conjugate_gradient
+from jaxpoly.solvers.conjugate_gradient import conjugate_gradient
 
 KEY = jax.random.key(7)
 DIM, RANK, NUM_SAMPLES = 8, 2, 80

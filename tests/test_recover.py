@@ -9,7 +9,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxpoly as jp
-from jaxpoly.rank_choice import choose_rank, largest_rank, rank_curve
 
 KEY = jax.random.key(1)
 M, P, RANK = 120, 10, 2
@@ -273,25 +272,6 @@ def test_spoilt_targets_lose_their_weight(data, spoilt):
     for constant in (0.0, 3.0):
         still = recover(data.lifting.inputs, jnp.full(M, constant), robust=True)
         assert still.status == Status.DEGENERATE
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_cross_validation_finds_the_rank(noise):
-    # What `recover` tries at this size, so that one program serves the test below too.
-    largest = largest_rank(M, P)
-    solver = jp.gauss_newton(largest, ridge=0.0)
-    for rank in (1, 2, 3):
-        data = jp.sample_problem(jax.random.key(rank), M, P, rank, noise=noise)
-        curve = rank_curve(solver, data.lifting, data.targets, KEY, largest, False)
-        assert choose_rank(curve, 1e-14) == rank
-        assert curve.error[0] > 0.5
-
-
-def test_an_automatic_rank_comes_with_its_curve(data):
-    solution = recover(data.lifting.inputs, data.targets, "auto")
-    assert solution.value.diagonal.shape == (RANK,)
-    assert jp.relative_error(solution.value, data.truth) < 1e-12
-    assert solution.rank_curve.ranks.shape == solution.rank_curve.error.shape
 
 
 REFUSED = {

@@ -1,13 +1,12 @@
 """Gauss-Newton on the tangent space of the rank-r matrices."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpoly import kernels, lowrank
@@ -22,6 +21,7 @@ from jaxpoly.lifting import (
 )
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul, matmul_rows
+from jaxpoly.solvers.conjugate_gradient import conjugate_gradient
 from jaxpoly.solvers.options import check_options, fourth_power
 from jaxpoly.solvers.spectral import spectral_start
 from jaxpoly.state import State
@@ -192,50 +192,6 @@ def retract(basis: Array, direction: Array, rank: int, positive: bool) -> LowRan
     small = matmul(triangle[:, :width], triangle[:, width:].T)
     kept = lowrank.truncate_matrix(small + small.T, rank, positive)
     return LowRank(matmul(orthonormal, kept.factor), kept.diagonal)
-
-
-def conjugate_gradient(
-    operator: Callable[[Array], Array],
-    precondition: Callable[[Array], Array],
-    target: Array,
-    damping: Array,
-    forcing: Array,
-    num_steps: int,
-    loop: Callable[..., Any] = lax.while_loop,
-) -> tuple[Array, Array, Array]:
-    """Solve `operator(D) + damping D = target` roughly, from D = 0.
-
-    Stops at a remainder of `forcing` times the target, in the norm of the preconditioner,
-    or after `num_steps`; `loop` is `lax.while_loop` or one like it.
-
-    Returns:
-        D, and along the preconditioned target z, the first direction, the slope
-        `<target, z>` and the curvature `<z, operator(z)>`, undamped.
-    """
-    conditioned = precondition(target)
-    size = jnp.sum(target * conditioned)
-
-    def unfinished(carry):
-        _, _, _, rest, _, count = carry
-        return (count < num_steps) & (rest > forcing**2 * size)
-
-    def body(carry):
-        solution, remainder, direction, rest, first, count = carry
-        image = operator(direction)
-        first = jnp.where(count == 0, jnp.sum(direction * image), first)
-        image = image + damping * direction
-        bend = jnp.sum(direction * image)
-        step = rest / jnp.where(bend > 0, bend, jnp.inf)
-        solution = solution + step * direction
-        remainder = remainder - step * image
-        conditioned = precondition(remainder)
-        left = jnp.sum(remainder * conditioned)
-        direction = conditioned + left / rest * direction
-        return solution, remainder, direction, left, first, count + 1
-
-    start = (jnp.zeros_like(target), target, conditioned, size, jnp.zeros_like(size), 0)
-    solution, _, _, _, first, _ = loop(unfinished, body, start)
-    return solution, size, first
 
 
 def gauss_newton(
