@@ -61,10 +61,11 @@ class Run:
             digits of their variation.
         rounding: what rounding the affine part to the dtype adds to a relative residual.
         target_norm: the norm that residuals are relative to.
-        lowest: relative loss of the best iterate: its relative residual, and the
+        relative, loss: relative residual and relative loss of the state; the loss has the
             penalties of a ridge where there is one.
-        settled: whether the last step began where the gradient vanishes and led nowhere; its
-            end, the best iterate, is stationary if the next step finds the same there.
+        lowest: the lowest loss so far.
+        settled: whether the last step began where the gradient vanishes, at what is now the
+            best iterate, and led nowhere.
         milestone: relative residual and stationarity, one of which has to be
             undercut visibly for the run not to stall, (2,).
         milestone_step: the step at which that happened last.
@@ -77,6 +78,8 @@ class Run:
     offset: Array
     rounding: Array
     target_norm: Array
+    relative: Array
+    loss: Array
     lowest: Array
     settled: Array
     milestone: Array
@@ -138,9 +141,8 @@ def begin(
     )
     ceiling = DIVERGENCE_FACTOR * jnp.maximum(relative, 1)
     shown_state = replace(state, estimate=shown, residual=residual)
-    lowest = relative_loss(solver, lifting, shown_state, target_norm) + rounding
-    lowest = jnp.where(usable, lowest, jnp.inf)
-    milestone = jnp.stack([lowest, state.stationarity])
+    loss = relative_loss(solver, lifting, shown_state, target_norm) + rounding
+    loss = jnp.where(usable, loss, jnp.inf)
     return Run(
         units=scale,
         state=state,
@@ -148,9 +150,11 @@ def begin(
         offset=offset,
         rounding=rounding,
         target_norm=target_norm,
-        lowest=lowest,
+        relative=relative,
+        loss=loss,
+        lowest=loss,
         settled=jnp.zeros((), bool),
-        milestone=milestone,
+        milestone=jnp.stack([loss, state.stationarity]),
         milestone_step=jnp.int32(0),
         ceiling=ceiling,
     )
@@ -162,11 +166,28 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     relative = relative_residual(lifting, state.residual, run.target_norm, solver.debias)
     relative = relative + run.rounding
     loss = relative_loss(solver, lifting, state, run.target_norm) + run.rounding
-    value, held = units.leave_matrix(run.units, state.estimate)
-    intercept, linear, also_held = _affine(solver, lifting, run.units, run.offset, state.residual)
+    converged = (loss < run.lowest) & (relative <= rtol)
+
+    # A stationarity is that of the iterate the step began at.  Where it vanishes, and one step
+    # more leads nowhere either, the iterate with the smaller one of the two is the answer: the
+    # loss, known to rounding, tells gradients from each other only down to the root of that.
+    # The gradient is small in a flat valley too, but there a step lowers the loss visibly.
+    eps = jnp.finfo(loss.dtype).eps
+    led_nowhere = (run.lowest - loss <= 10 * eps) & ~converged
+    # The optimum is at most that fraction of the residual away, or the rounding of y.
+    settled = state.stationarity <= stationarity_tolerance(loss.dtype) + eps / run.relative
+    settled &= (run.loss * (1 - STALL_DECREASE) <= run.lowest) & led_nowhere
+    stationary = run.settled & led_nowhere
+    begun = settled & (~stationary | (state.stationarity <= former.stationarity))
+    candidate, relative_there = _select(begun, (run.state, run.relative), (state, relative))
+
+    value, held = units.leave_matrix(run.units, candidate.estimate)
+    affine = _affine(solver, lifting, run.units, run.offset, candidate.residual)
+    intercept, linear, also_held = affine
     held &= also_held
-    better = held & (loss < run.lowest)
-    lowest = jnp.where(better, loss, run.lowest)
+    lower = held & ~begun & (loss < run.lowest)
+    better = begun | (lower & ~stationary)
+    lowest = jnp.where(lower, loss, run.lowest)
     reached = jnp.stack([lowest, state.stationarity])
     factors = jnp.array([1 - STALL_DECREASE, STALL_STATIONARITY], lowest.dtype)
     progress = reached < factors * run.milestone
@@ -174,36 +195,28 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
     milestone = jnp.where(progress, reached, run.milestone)
     milestone_step = jnp.where(visible, num_steps, run.milestone_step)
 
-    # Of iterates as good as each other the stationary one is kept: the loss, known to
-    # rounding, tells a smaller gradient from a larger one only down to the root of that.
-    settled = held & (state.stationarity <= stationarity_tolerance(state.residual.dtype))
-    settled &= loss * (1 - STALL_DECREASE) <= lowest
-    # The gradient is small in a flat valley too, but there a step lowers the loss visibly.
-    settled &= run.lowest - loss <= 10 * jnp.finfo(loss.dtype).eps
-    # A stationarity is that of the iterate a step began at: only after a second such step is
-    # it known at the end of the first, and that is what is returned.
-    stationary = run.settled & settled & (relative > rtol)
-    better = (better | settled) & ~stationary
     diverged = ~held | ~(relative <= run.ceiling)
     stalled = num_steps - milestone_step >= STALL_STEPS
     status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
-    status = jnp.where(stationary, Status.STATIONARY, status)
     status = jnp.where(diverged, Status.DIVERGED, status)
-    status = jnp.where(better & (relative <= rtol), Status.CONVERGED, status)
+    status = jnp.where(stationary, Status.STATIONARY, status)
+    status = jnp.where(better & converged, Status.CONVERGED, status)
     best = Solution(
         value=_select(better, value, former.value),
         intercept=jnp.where(better, intercept, former.intercept),
         linear=jnp.where(better, linear, former.linear),
         status=status.astype(jnp.int32),
         num_steps=num_steps,
-        relative_residual=jnp.where(better, relative, former.relative_residual),
-        stationarity=state.stationarity,
+        relative_residual=jnp.where(better, relative_there, former.relative_residual),
+        stationarity=jnp.where(stationary & ~better, former.stationarity, state.stationarity),
         underdetermined=former.underdetermined,
     )
     return replace(
         run,
         state=state,
         best=best,
+        relative=relative,
+        loss=loss,
         lowest=lowest,
         settled=settled,
         milestone=milestone,
