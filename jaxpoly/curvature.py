@@ -71,9 +71,12 @@ def slope(objective: Objective, estimate: LowRank) -> Array:
     return kernels.back_project(inputs, row_weight[:, None] * products) + penalty
 
 
-def bent_gram(products: Array, projected: Array, weight: Array, bend: Array) -> Array:
-    """Return `tangent_gram` plus `bend_ij (x_i . d_j)`, (n, r); see `kernels.sweep`."""
-    return tangent_gram(products, projected, weight) + bend * products
+def bent_gram(products: Array, projected: Array, sides: Array) -> Array:
+    """Return `tangent_gram` plus `bend_ij (x_i . d_j)`, (n, r); see `kernels.sweep`.
+
+    `sides` are the weight and, beside it, bend, (n, 1 + r).
+    """
+    return tangent_gram(products, projected, sides[:, 0]) + sides[:, 1:] * products
 
 
 def hessian(objective: Objective, estimate: LowRank, alive: Array) -> tuple[Map, Map]:
@@ -102,6 +105,7 @@ def hessian(objective: Objective, estimate: LowRank, alive: Array) -> tuple[Map,
     projected = products * alive[None, :]
     inverse = jnp.where(alive > 0, 1 / jnp.where(alive > 0, estimate.diagonal, 1), 0)
     bend = 2 * (weight * residual)[:, None] * inverse[None, :]
+    bent = jnp.concatenate([weight[:, None], bend], axis=1)
     sides = jnp.stack([weight * residual, weight], axis=1)
     sides = 2 * (sides[:, :, None] * projected[:, None, :]).reshape(len(weight), -1)
     gradient, constant = jnp.split(kernels.back_project(inputs, sides), 2, axis=1)
@@ -109,7 +113,7 @@ def hessian(objective: Objective, estimate: LowRank, alive: Array) -> tuple[Map,
 
     def fitted(direction: Array) -> Array:
         if lifting.linear_basis is None:
-            image, _ = kernels.sweep(inputs, direction, bent_gram, projected, weight, bend)
+            image, _ = kernels.sweep(inputs, direction, bent_gram, projected, bent)
             if debias != "centre":
                 return image
             return image - constant * jnp.sum(constant * direction)

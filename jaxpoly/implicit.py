@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from jaxpoly import kernels, lowrank
+from jaxpoly import kernels, lowrank, units
 from jaxpoly.curvature import (
     Objective,
     hessian,
@@ -23,8 +23,15 @@ from jaxpoly.lifting import Lifting, centre, fitted_affine, normalised_weight, q
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import default_rtol, matmul, matmul_rows
 from jaxpoly.run import Solver
-from jaxpoly.state import Solution
-from jaxpoly.validation import check_count, check_lifting, check_low_rank, check_vector
+from jaxpoly.solvers.options import fourth_power
+from jaxpoly.state import Solution, check_solution
+from jaxpoly.validation import (
+    check_count,
+    check_lifting,
+    check_low_rank,
+    check_solver,
+    check_vector,
+)
 
 
 def implicit(
@@ -99,12 +106,14 @@ def implicit(
     """
     lifting, targets = check_differentiable(solver, lifting, targets)
     inner_steps = check_count("inner_steps", inner_steps, 1)
+    check_solution(solution)
     check_low_rank(solution.value, lifting.inputs, "solution.value")
     return _implicit(solver, lifting, targets, solution, inner_steps)
 
 
 def check_differentiable(solver: Any, lifting: Any, targets: Any) -> tuple[Lifting, Array]:
     """Return lifting and targets in working form; refuse what is no least-squares problem."""
+    check_solver(solver)
     lifting = check_lifting(lifting)
     if hasattr(lifting.inputs, "sweep"):
         raise TypeError(
@@ -124,21 +133,37 @@ def check_differentiable(solver: Any, lifting: Any, targets: Any) -> tuple[Lifti
     return lifting, check_vector("targets", targets, lifting.inputs)
 
 
-def objective_of(solver: Any, lifting: Lifting, targets: Array) -> tuple[Objective, bool]:
-    """Return what the solver minimises, and whether it may set eigenvalues to zero."""
+def objective_of(
+    solver: Any, lifting: Lifting, targets: Array
+) -> tuple[units.Units, Objective, bool]:
+    """Return units for the data, what the solver minimises in them, and whether L may lose rank."""
+    fixed, level = lax.stop_gradient((lifting, targets))
+    magnitude = kernels.magnitude(fixed.inputs, fixed.sample_weight)
+    scale = units.choose_units(fixed, level, magnitude)
+    lifting, targets = units.enter(scale, lifting, targets)
     ridge = jnp.asarray(getattr(solver, "ridge", 0.0), targets.dtype)
+    ridge = fourth_power(ridge, 1 / kernels.unit(lifting.inputs))
     may_vanish = solver.positive or getattr(solver, "active_rank", None) is not None
-    return Objective(lifting, targets, ridge, solver.debias), may_vanish
+    return scale, Objective(lifting, targets, ridge, solver.debias), may_vanish
 
 
 @partial(jax.jit, static_argnames="inner_steps")
 def _implicit(solver, lifting, targets, solution, inner_steps) -> Solution:
-    objective, may_vanish = objective_of(solver, lifting, targets)
-    solution = lax.stop_gradient(replace(solution, value=lowrank.eigen_form(solution.value)))
-    fit = solution.value, solution.intercept, solution.linear, solution.relative_residual
+    scale, objective, may_vanish = objective_of(solver, lifting, targets)
+    solution = lax.stop_gradient(solution)
+    fit = (
+        lowrank.eigen_form(units.enter_matrix(scale, solution.value)),
+        units.enter_values(scale, solution.intercept),
+        units.enter_linear(scale, solution.linear),
+        solution.relative_residual,
+    )
     value, intercept, linear, relative = _attach((may_vanish, inner_steps), objective, fit)
     return replace(
-        solution, value=value, intercept=intercept, linear=linear, relative_residual=relative
+        solution,
+        value=units.leave_matrix(scale, value)[0],
+        intercept=units.leave_targets(scale, intercept),
+        linear=units.leave_linear(scale, linear)[0],
+        relative_residual=relative,
     )
 
 

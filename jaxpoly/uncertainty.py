@@ -1,6 +1,6 @@
 """Standard errors of a fit under noise of one size, from its tangent space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxpoly import kernels, lowrank
+from jaxpoly import kernels, lowrank, units
 from jaxpoly.curvature import (
     Map,
     Objective,
@@ -22,7 +22,7 @@ from jaxpoly.implicit import check_differentiable, objective_of
 from jaxpoly.lifting import Lifting, centre, normalised_weight
 from jaxpoly.precision import matmul, matmul_rows
 from jaxpoly.run import Solver
-from jaxpoly.state import Solution
+from jaxpoly.state import Solution, check_solution
 from jaxpoly.validation import as_float_array, check_count, check_low_rank
 
 # Directions that are solved for at once: they share the reads of X.
@@ -116,6 +116,7 @@ def standard_errors(
     (True, 260, (2,))
     """
     lifting, targets = check_differentiable(solver, lifting, targets)
+    check_solution(solution)
     check_low_rank(solution.value, lifting.inputs, "solution.value")
     inner_steps = check_count("inner_steps", inner_steps, 1)
     if inputs is not None:
@@ -130,15 +131,14 @@ def standard_errors(
 
 @partial(jax.jit, static_argnames="inner_steps")
 def _standard_errors(solver, lifting, targets, solution, inputs, inner_steps) -> StandardErrors:
-    objective, may_vanish = objective_of(solver, lifting, targets)
-    estimate = lowrank.eigen_form(solution.value)
+    scale, objective, may_vanish = objective_of(solver, lifting, targets)
+    estimate = lowrank.eigen_form(units.enter_matrix(scale, solution.value))
     alive = living_columns(objective, estimate, may_vanish)
-    weight = normalised_weight(lifting)
+    lifting, weight = objective.lifting, normalised_weight(objective.lifting)
     products = kernels.project(lifting.inputs, estimate.factor)
     residual = centred_residual(objective, estimate, products)
-
-    given = lifting.sample_weight
-    total = jnp.sum(jnp.ones_like(weight) if given is None else given)
+    # Rows of no weight may hold anything.
+    residual = jnp.where(weight > 0, residual, 0)
     spare = jnp.sum(weight > 0) - _num_unknowns(objective, alive)
     valid = (spare > 0) & is_stationary(objective, estimate, alive)
     spare = jnp.where(valid, spare, jnp.nan).astype(weight.dtype)
@@ -158,10 +158,22 @@ def _standard_errors(solver, lifting, targets, solution, inputs, inner_steps) ->
         return spread(2 * point[:, None] * turned[None, :], _affine_rows(objective, point))
 
     eigenvalues = unit * jax.vmap(of_eigenvalue)(jnp.arange(len(alive)))
+    eigenvalues = units.leave_matrix(scale, replace(estimate, diagonal=eigenvalues))[0].diagonal
     predictions = None
     if inputs is not None:
-        predictions = unit * lax.map(of_prediction, inputs, batch_size=min(BATCH, len(inputs)))
-    return StandardErrors(unit * jnp.sqrt(total), spare, eigenvalues, predictions)
+        points = inputs / scale.inputs / scale.inputs
+        predictions = unit * lax.map(of_prediction, points, batch_size=min(BATCH, len(inputs)))
+        predictions = units.leave_targets(scale, predictions)
+    noise = units.leave_targets(scale, unit) * _root_of_total(lifting.sample_weight, weight)
+    return StandardErrors(noise, spare, eigenvalues, predictions)
+
+
+def _root_of_total(given: Array | None, weight: Array) -> Array:
+    """Return the root of the sum of the weights, which itself may overflow."""
+    if given is None:
+        return jnp.sqrt(jnp.asarray(len(weight), weight.dtype))
+    peak = jnp.max(given)
+    return jnp.sqrt(peak) * jnp.sqrt(jnp.sum(given / peak))
 
 
 def _spread(

@@ -63,7 +63,7 @@ def enter(units: Units, lifting: Lifting, targets: Array) -> tuple[Lifting, Arra
     if basis is not None:
         basis = basis * units.inputs * units.inputs
     lifting = replace(lifting, inputs=inputs, linear_basis=basis)
-    return lifting, _fourth(targets, 1 / units.targets)
+    return lifting, enter_values(units, targets)
 
 
 def enter_targets(lifting: Lifting, targets: Array) -> tuple[Units, Array]:
@@ -74,7 +74,12 @@ def enter_targets(lifting: Lifting, targets: Array) -> tuple[Units, Array]:
 @jax.jit
 def _enter_targets(lifting, targets):
     units = choose_units(lifting, targets, kernels.magnitude(lifting.inputs))
-    return units, _fourth(targets, 1 / units.targets)
+    return units, enter_values(units, targets)
+
+
+def enter_values(units: Units, values: Array) -> Array:
+    """Return values like targets in these units."""
+    return _fourth(values, 1 / units.targets)
 
 
 def enter_inputs(units: Units, lifting: Lifting) -> Lifting:
@@ -87,6 +92,11 @@ def enter_inputs(units: Units, lifting: Lifting) -> Lifting:
 def enter_matrix(units: Units, low_rank: LowRank) -> LowRank:
     """Return L in these units."""
     return LowRank(low_rank.factor, _fourth(low_rank.diagonal, units.inputs / units.targets))
+
+
+def enter_linear(units: Units, linear: Array) -> Array:
+    """Return linear coefficients in these units."""
+    return _fourth(linear * units.inputs * units.inputs, 1 / units.targets)
 
 
 def leave_matrix(units: Units, low_rank: LowRank) -> tuple[LowRank, Array]:

@@ -195,6 +195,33 @@ def test_lanes_of_one_batch_have_units_of_their_own(planted_pair):
     assert statuses.tolist() == [Status.CONVERGED] * len(lanes)
 
 
+@pytest.mark.parametrize(
+    ("inputs_scale", "targets_scale"), [(1e-10, 1e-20), (1e-20, 1e-20), (1e9, 1e18), (1.0, 1e20)]
+)
+def test_derivatives_and_standard_errors_follow_the_units(inputs_scale, targets_scale):
+    problem = jp.sample_problem(jax.random.key(4), 60, 5, 2, noise=0.2, capacity=64)
+    solver, move = jp.gauss_newton(2), np.random.default_rng(0).normal(size=64)
+
+    def answers(inputs_scale, targets_scale):
+        lifting, targets = scaled(problem, inputs_scale, targets_scale, np.float32)
+        solution = jp.solve(solver, lifting, targets, KEY)
+        moved = jax.jvp(
+            lambda targets: jp.implicit(solver, lifting, targets, solution).value.diagonal,
+            (targets,),
+            (jnp.asarray(targets_scale * move, np.float32),),
+        )[1]
+        errors = jp.standard_errors(solver, lifting, targets, solution, lifting.inputs[:3])
+        of_matrix = np.array([moved, errors.eigenvalues], float)
+        of_targets = np.array([errors.noise, *errors.predictions], float)
+        unit = np.longdouble(inputs_scale) ** 2 / targets_scale
+        return (of_matrix * unit).astype(float), of_targets / targets_scale
+
+    for found, expected in zip(
+        answers(inputs_scale, targets_scale), answers(1.0, 1.0), strict=True
+    ):
+        assert_allclose(found, expected, rtol=1e-3)
+
+
 @pytest.fixture
 def planted_pair():
     problem = jp.sample_problem(jax.random.key(1), 160, 16, 2, capacity=200)
