@@ -22,6 +22,7 @@ from jaxpoly.validation import (
     check_low_rank,
     check_number,
     check_rank_fits,
+    check_solver,
     check_vector,
     check_weight_values,
 )
@@ -122,7 +123,15 @@ def advance(
     Arguments and errors as in `solve`; `run` comes from `init_run` or a former
     `advance` on the same data.  For an example see `init_run`.
     """
+    _check_run(run)
     lifting, targets, _, _ = _check(solver, lifting, targets, run.state.key, None)
+    seen = run.state.residual.shape, run.state.estimate.factor.shape
+    expected = jnp.shape(targets), (lifting.inputs.shape[1], solver.rank)
+    if seen != expected:
+        raise ValueError(
+            f"run has residuals and a factor of shapes {seen}, data and solver {expected}; "
+            "expected the run that init_run made of them"
+        )
     num_steps, rtol = _check_limits(num_steps, rtol, lifting.inputs)
     return _on_host(lifting, _jit_advance)(solver, lifting, targets, run, num_steps, rtol)
 
@@ -132,7 +141,13 @@ def finish(run: Run) -> Solution:
 
     Its status is MAX_STEPS while the run can go on.  For an example see `init_run`.
     """
+    _check_run(run)
     return run.best
+
+
+def _check_run(run: Any) -> None:
+    if not isinstance(run, Run):
+        raise TypeError(f"run is a {type(run).__name__}; expected what init_run returns")
 
 
 def _advance(solver, lifting, targets, run, num_steps, rtol) -> Run:
@@ -239,8 +254,7 @@ def _trajectory(solver, lifting, targets, key, num_steps, start) -> tuple[State,
 
 def _check(solver: Any, lifting: Any, targets: Any, key: Any, start: Any):
     """Return data and key in working form, or raise while tracing."""
-    if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "step")):
-        raise TypeError(f"solver is {solver!r}; expected a solver such as jaxpoly.ep_rom(rank=5)")
+    check_solver(solver)
     lifting = check_lifting(lifting)
     targets = check_vector("targets", targets, lifting.inputs)
     check_rank_fits(solver.rank, lifting.inputs.shape[1])

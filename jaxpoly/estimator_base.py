@@ -35,7 +35,8 @@ class QuadraticEstimator(BaseEstimator):
             raise ValueError("sample_weight has negative entries; expected weights >= 0")
         if not np.any(weight > 0):
             raise ValueError("sample_weight is all zero; expected some positive weight")
-        return X, y, weight
+        # By a power of two, so that their sum does not overflow.
+        return X, y, np.ldexp(weight, 1 - np.frexp(weight.max())[1])
 
     def _without_nonfinite(self, X: Any, y: Any, sample_weight: Any):
         """Return data in which rows with NaN or infinity are harmless and have no weight."""
@@ -56,6 +57,10 @@ class QuadraticEstimator(BaseEstimator):
     def _options(self) -> tuple[int | None, float | None]:
         """Return rank and ridge, None where they are to be chosen."""
         rank, ridge = self.rank, self.ridge
+        for name in ("affine", "positive", "robust", "drop_nonfinite"):
+            flag = getattr(self, name, False)
+            if not isinstance(flag, bool | np.bool_):
+                raise TypeError(f"{name} is {flag!r}; expected True or False")
         check_count("max_steps", self.max_steps, 0)
         dim = self.n_features_in_
         if isinstance(rank, str) and rank == "auto":

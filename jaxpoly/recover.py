@@ -170,7 +170,7 @@ def recover(
     # Far from the origin the quadratic part is a small part of the variation.  Centred, with
     # linear terms for what the shift makes of it, it is not: a guide to the fit asked for.
     guide = own
-    if not affine and float(own.shift) > FAR_SHIFT + dim / num_samples:
+    if not affine and float(own.shift) > FAR_SHIFT + dim / max(num_samples, 1):
         guide = prepare(lifting, targets, ridge, affine=True)
     limits, guide_limits = (
         (max_steps, view.resolution if rtol is None else rtol) for view in (own, guide)

@@ -132,12 +132,21 @@ def describe(status: ArrayLike) -> str:
         status: a `Status`, an int or a scalar array of one.
 
     Raises:
-        ValueError: a number that is no `Status`; TypeError: a batch of them.
+        ValueError: a number that is no `Status`; TypeError: a batch of them, or no integer.
 
     >>> describe(Status.CONVERGED)
     'Converged: the relative residual is at most rtol.'
     """
-    return _ADVICE[Status(int(np.asarray(status)))]
+    given = np.asarray(status)
+    if given.ndim or not np.issubdtype(given.dtype, np.integer):
+        raise TypeError(f"status is {status!r}; expected one jaxpoly.Status or integer")
+    return _ADVICE[Status(int(given))]
+
+
+def check_solution(solution: Any) -> None:
+    """Refuse what is no `Solution`, nor anything like one."""
+    if not (hasattr(solution, "status") and hasattr(solution, "value")):
+        raise TypeError(f"solution is a {type(solution).__name__}; expected what solve returns")
 
 
 class SolveError(RuntimeError):
@@ -152,12 +161,14 @@ def raise_if_failed(solution: Solution) -> None:
 
     Raises:
         SolveError: with the counts, the first failing index and the advice of `describe`.
+        TypeError: what is no solution.
 
     >>> import jax, jaxpoly as jp
     >>> problem = jp.sample_problem(jax.random.key(0), num_samples=300, dim=20, rank=2)
     >>> data = problem.lifting, problem.targets
     >>> jp.raise_if_failed(jp.solve(jp.ap_rom(rank=2), *data, jax.random.key(1)))
     """
+    check_solution(solution)
     status = np.asarray(solution.status)
     failed = np.argwhere(status > Status.STATIONARY)
     if len(failed) == 0:

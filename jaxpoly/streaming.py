@@ -36,7 +36,8 @@ class StreamedRows:
 
     Raises:
         ValueError, TypeError: a source that is not (m, p) of real numbers, options out
-            of range; while it is read, slices of other shapes than the source's.
+            of range; while it is read, slices of other shapes than the source's, of another kind of
+            numbers, or with masked entries.
 
     One read of the source checks for entries that are not finite, when a run begins.  A step
     of AP-ROM and factored descent takes two, of Gauss-Newton two and one more for every inner
@@ -132,6 +133,16 @@ class StreamedRows:
                 raise ValueError(
                     f"source[{start}:{stop}] has shape {np.shape(rows)}; expected "
                     f"{(stop - start, self.shape[1])}, as source.shape {self.shape} says"
+                )
+            if np.ma.is_masked(rows):
+                raise TypeError(
+                    f"source[{start}:{stop}] has masked entries; fill them, and give such rows "
+                    "no weight"
+                )
+            if np.asarray(rows).dtype.kind != np.dtype(self.source.dtype).kind:
+                raise TypeError(
+                    f"source[{start}:{stop}] has dtype {np.asarray(rows).dtype}; expected "
+                    f"{self.source.dtype}, as source.dtype says"
                 )
             buffer = buffers[start // self.block_rows % 2][: len(rows)]
             np.copyto(buffer, rows, casting="unsafe")

@@ -119,6 +119,12 @@ def _check_inputs(inputs: Any) -> Any:
     return inputs if hasattr(inputs, "sweep") else as_float_array("lifting.inputs", inputs, 2)
 
 
+def check_solver(solver: Any) -> None:
+    """Refuse what is no solver."""
+    if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "step")):
+        raise TypeError(f"solver is {solver!r}; expected a solver such as jaxpoly.ep_rom(rank=5)")
+
+
 def check_weight_values(weight: Array | None) -> None:
     """Refuse negative or all-zero weights where their values are known."""
     if weight is None or isinstance(weight, jax.core.Tracer) or not weight.is_fully_addressable:

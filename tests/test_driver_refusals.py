@@ -204,5 +204,28 @@ def test_every_status_has_its_own_sentence():
     assert jp.describe(jnp.int32(3)) == jp.describe(Status.STALLED) == jp.describe(3)
     with pytest.raises(ValueError, match="7"):
         jp.describe(7)
-    with pytest.raises(TypeError):
-        jp.describe(jnp.zeros(2, jnp.int32))
+    for status in (jnp.zeros(2, jnp.int32), 1.5, True, None):
+        with pytest.raises(TypeError, match="expected one jaxpoly"):
+            jp.describe(status)
+
+
+def test_what_is_no_run_or_no_solution_is_refused_by_name():
+    run = jp.init_run(jp.ep_rom(2), LIFTING, TARGETS, KEY)
+    data = LIFTING, TARGETS
+    for other in (None, run.state):
+        with pytest.raises(TypeError, match="run is a"):
+            jp.advance(jp.ep_rom(2), *data, other, 3)
+        with pytest.raises(TypeError, match="run is a"):
+            jp.finish(other)
+    with pytest.raises(ValueError, match="expected the run that init_run made of them"):
+        jp.advance(jp.ep_rom(1), *data, run, 3)
+    with pytest.raises(ValueError, match="expected the run that init_run made of them"):
+        jp.advance(jp.ep_rom(2), jp.Lifting(LIFTING.inputs[:-1]), TARGETS[:-1], run, 3)
+    solution = jp.finish(run)
+    for refuse in (jp.implicit, jp.standard_errors):
+        with pytest.raises(TypeError, match="solution is a LowRank"):
+            refuse(jp.ep_rom(2), *data, solution.value)
+        with pytest.raises(TypeError, match="solver is None"):
+            refuse(None, *data, solution)
+    with pytest.raises(TypeError, match="solution is a NoneType"):
+        jp.raise_if_failed(None)

@@ -59,3 +59,15 @@ def test_targets_too_small_for_their_squares_are_not_taken_for_constant():
         np.testing.assert_array_equal(table.targets, usual.targets)
     with pytest.raises(ValueError, match=r"targets of .*e-309 have a network"):
         prepare(INPUTS, 1e-310 * TARGETS[None], weight, centred=True)
+
+
+def test_weights_below_the_smallest_normal_number_are_no_weights():
+    solution = jp.recover(INPUTS, TARGETS, 2, key=KEY, sample_weight=np.full(M, 1e-310))
+    assert solution.status == Status.DEGENERATE
+
+
+@pytest.mark.parametrize("weight", [1e-300, 1e308])
+def test_an_estimator_takes_weights_whose_sum_is_not_representable(weight):
+    plain = QuadraticNetworkRegressor(2, ridge=0.1).fit(INPUTS, TARGETS)
+    model = QuadraticNetworkRegressor(2, ridge=0.1).fit(INPUTS, TARGETS, np.full(M, weight))
+    np.testing.assert_allclose(model.predict(INPUTS), plain.predict(INPUTS), rtol=1e-8)

@@ -225,3 +225,22 @@ def test_options_out_of_range_are_refused():
         jp.StreamedRows(INPUTS, block_bytes="64")
     with pytest.raises(ValueError, match="block_bytes"):
         jp.StreamedRows(INPUTS, block_bytes=0)
+
+
+class Sliced(Counting):
+    """A source whose slices are masked arrays, as those of netCDF variables are."""
+
+    def __getitem__(self, rows):
+        return np.ma.masked_greater(super().__getitem__(rows), 1e30)
+
+
+def test_slices_with_masked_entries_or_of_another_kind_are_refused():
+    whole = solve(SOLVERS["gauss_newton"], jp.StreamedRows(Sliced(INPUTS), block_bytes=BLOCK))
+    assert whole.status == jp.Status.CONVERGED
+    filled = INPUTS.copy()
+    filled[-1, 0] = 9.97e36
+    with pytest.raises(TypeError, match="masked entries"):
+        solve(SOLVERS["gauss_newton"], jp.StreamedRows(Sliced(filled), block_bytes=BLOCK))
+    coming = jp.StreamedRows(Shortened(INPUTS, INPUTS + 0j), block_bytes=BLOCK)
+    with pytest.raises(TypeError, match="has dtype complex128; expected float64"):
+        solve(SOLVERS["gauss_newton"], coming)
