@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
@@ -281,4 +282,9 @@ def _check_limits(max_steps: Any, rtol: Any, inputs: Array) -> tuple[Array, Arra
         raise ValueError(f"max_steps is {max_steps}; expected at least 0")
     if rtol is None:
         rtol = default_rtol(inputs.dtype, inputs.shape[1])
-    return jnp.asarray(max_steps, jnp.int32), jnp.asarray(check_number("rtol", rtol), inputs.dtype)
+    return _scalar(max_steps, jnp.int32), _scalar(check_number("rtol", rtol), inputs.dtype)
+
+
+def _scalar(value: Any, dtype: Any) -> Any:
+    # Numbers go into a compiled program as they are, arrays of numpy; a transfer costs more.
+    return value.astype(dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)

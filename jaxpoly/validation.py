@@ -28,6 +28,9 @@ def as_float_array(name: str, value: Any, ndim: int | tuple[int, ...], dtype: An
     if isinstance(value, np.ndarray):
         # Before JAX sees it: JAX knows neither long double nor foreign byte order.
         value = value.astype(dtype)
+    # Most often there is nothing to do, and of a short solve each call is a part.
+    if isinstance(value, jax.Array) and value.dtype == dtype:
+        return value
     return jnp.asarray(value).astype(dtype)
 
 

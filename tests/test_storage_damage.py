@@ -99,6 +99,7 @@ def in_header(old, new):
 
 
 MATRIX = np.ones((2, 1))
+SMALL = jp.LowRank(MATRIX, np.ones(1))
 ARRAY = {"dtype": "float64", "shape": [2, 1]}
 
 
@@ -166,7 +167,7 @@ def test_a_pickle_in_a_file_with_the_right_digest_is_not_executed(small, tmp_pat
         ("diagonal of a LowRank is a NoneType", jp.LowRank(jnp.ones((1, 1)), None)),
         (
             "factor of a LowRank is a LowRank",
-            jp.LowRank(jp.LowRank(MATRIX, 1.0), jnp.ones(1)),
+            jp.LowRank(SMALL, jnp.ones(1)),
         ),
         ("diagonal is a object", jp.LowRank(jnp.ones((1, 1)), object())),
         ("bfloat16", jp.LowRank(jnp.ones((1, 1), jnp.bfloat16), jnp.ones(1))),
