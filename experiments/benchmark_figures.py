@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments import benchmark_goal, benchmark_growth, benchmark_kernels
 from experiments.figures import STYLES, save
@@ -105,6 +105,7 @@ def _draw_case(axes: Axes, row: dict[str, Any]) -> None:
     axes.set_yticks(range(len(methods)), list(methods), fontsize=8)
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # Within a decade they would overlap.
     axes.set_xlim(min(known) / 2, 8 * max(known))
     axes.set_xlabel(f"seconds to a relative error of {row['goal']:g}, compiled")
     axes.set_title(
