@@ -35,9 +35,11 @@ from jaxpoly.half_precision import HalfPrecision
 from jaxpoly.kernel_tangents import tangent_of_back_project, tangent_of_project, tangent_of_sweep
 from jaxpoly.precision import matmul, matmul_rows
 
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 2 * 2**20
+BLOCKS_AT_ONCE = 2
 LANES = 4
-THIN = 8  # columns, from which on padding gains nothing
+THIN = 8  # columns, from which on padding gains nothing while X fits in cache
+WIDE = 512  # inputs, from which on a row of X is long enough for THIN columns at once
 
 Weigh = Callable[..., Array]
 
@@ -52,9 +54,13 @@ def project(inputs: Any, block: Array) -> Array:
     if hasattr(inputs, "project"):
         return inputs.project(block)
     if isinstance(inputs, HalfPrecision) and _in_blocks(inputs):
-        return _blocked_project(inputs.values, block)
+        return _large_project(inputs.values, block)
     values = _values(inputs).astype(block.dtype)
-    if block.ndim == 1 or _missing(block.shape[1]) != 1 or _in_blocks(inputs):
+    if block.ndim == 1:
+        return matmul(values, block)
+    if _in_blocks(inputs):
+        return _large_project(values, block)
+    if _missing(block.shape[1]) != 1:
         return matmul(values, block)
     return matmul(values, _wider(block, 1))[:, :-1]
 
@@ -125,14 +131,16 @@ def while_loop(
 
 
 @jax.custom_jvp
-def _blocked_project(values: Array, block: Array) -> Array:
+def _large_project(values: Array, block: Array) -> Array:
+    if values.dtype == block.dtype:
+        return _thin_product(values, block)
     start = jnp.zeros((values.shape[0], *block.shape[1:]), block.dtype)
     return _in_row_blocks(_project_block, start, values, block)
 
 
-@partial(_blocked_project.defjvp, symbolic_zeros=True)
+@partial(_large_project.defjvp, symbolic_zeros=True)
 def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return _blocked_project(*primals), tangent_of_project(primals, tangents)
+    return _large_project(*primals), tangent_of_project(primals, tangents)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -167,7 +175,7 @@ def _(weigh: Weigh, in_blocks: bool, primals: Any, tangents: Any) -> tuple[Any, 
 
 def _project_block(products: Array, start: Array, rows_of_x: Array, block: Array) -> Array:
     """Return `products` with those of one row block written in at `start`."""
-    found = matmul(rows_of_x.astype(block.dtype), block)
+    found = _thin_product(rows_of_x.astype(block.dtype), block)
     return lax.dynamic_update_slice_in_dim(products, found, start, 0)
 
 
@@ -183,7 +191,9 @@ def _magnitude_block(total: Array, start: Array, rows_of_x: Array, counted: Arra
 
 
 def _largest(values: Array, counted: Array) -> Array:
-    return jnp.max(jnp.where(counted[:, None], jnp.abs(values), 0)) + jnp.sum(0 * values)
+    # By rows, for masks of X's size take ten times as long; 0 x is NaN for x not finite.
+    largest = jnp.max(jnp.abs(values), axis=1, initial=0)
+    return jnp.max(jnp.where(counted, largest, 0), initial=0) + jnp.sum(0 * values)
 
 
 def _sweep_block(
@@ -198,7 +208,7 @@ def _sweep_block(
     total, products = carry
     rows_of_x = rows_of_x.astype(block.dtype)
     size = rows_of_x.shape[0]
-    found = matmul(rows_of_x, block)
+    found = _thin_product(rows_of_x, block)
     weighed = weigh(found, *(lax.dynamic_slice_in_dim(row, start, size) for row in rows))
     products = lax.dynamic_update_slice_in_dim(products, found, start, 0)
     return total + _adjoint(rows_of_x, weighed), products
@@ -219,11 +229,15 @@ def _in_row_blocks(visit: Callable[..., Any], carry: Any, values: Array, *rest: 
         return lax.bitcast_convert_type(rows_of_x, jnp.bfloat16) if brain else rows_of_x
 
     def body(index: Array, carry: Any) -> Any:
-        start = index * size
-        return visit(carry, start, view(lax.dynamic_slice_in_dim(values, start, size)), *rest)
+        for place in range(BLOCKS_AT_ONCE):
+            start = (BLOCKS_AT_ONCE * index + place) * size
+            rows_of_x = lax.dynamic_slice_in_dim(values, start, size)
+            carry = visit(carry, start, view(rows_of_x), *rest)
+        return carry
 
-    carry = lax.fori_loop(0, num_rows // size, body, carry)
-    done = num_rows // size * size
+    num_turns = num_rows // (BLOCKS_AT_ONCE * size)
+    carry = lax.fori_loop(0, num_turns, body, carry)
+    done = num_turns * BLOCKS_AT_ONCE * size
     return visit(carry, done, view(values[done:]), *rest) if done < num_rows else carry
 
 
@@ -269,6 +283,25 @@ def _padded_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tu
     products = matmul(values.astype(block.dtype), pad(block))
     total = _adjoint(values, weigh(products, *map(pad, rows)))
     return total[:width].T, products[:, :width]
+
+
+@jax.custom_batching.custom_vmap
+def _thin_product(values: Array, block: Array) -> Array:
+    """Return `X block` for rows of X too many for the cache, of whole `THIN` columns if long.
+
+    Written out before anything else is done with it: fused with a sum over its columns the
+    product takes nearly twice as long.
+    """
+    width = block.shape[1]
+    missing = -width % THIN if values.shape[1] >= WIDE and LANES < width < 2 * THIN else 0
+    return lax.optimization_barrier(matmul(values, _wider(block, missing)))[:, :width]
+
+
+@_thin_product.def_vmap
+def _(_: int, is_batched: list[bool], values: Array, block: Array) -> tuple[Array, bool]:
+    # A batch that shares X is one large product, which the padding would only make larger.
+    axes = tuple(0 if batched else None for batched in is_batched)
+    return jax.vmap(matmul, axes)(values, block), True
 
 
 def _missing(width: int) -> int:

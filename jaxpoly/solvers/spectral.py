@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpoly import lowrank
+from jaxpoly import kernels, lowrank
 from jaxpoly.lifting import Debias, Lifting
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul
@@ -13,7 +13,7 @@ from jaxpoly.threshold import krylov_depth, random_block
 
 # A start need not be accurate; the steps do the rest.
 ACCURACY = 4.0
-OVERSAMPLE = 5
+OVERSAMPLE = 3  # columns at least
 
 
 def spectral_start(
@@ -26,7 +26,9 @@ def spectral_start(
     """
     dim = lifting.inputs.shape[1]
     none = jnp.zeros((dim, 0), targets.dtype)
-    block = random_block(key, dim, min(dim, rank + OVERSAMPLE), none)
+    width = rank + OVERSAMPLE
+    width += -width % kernels.LANES  # Multiplied in the same time.
+    block = random_block(key, dim, min(dim, width), none)
     depth = krylov_depth(dim, ACCURACY)
     space = krylov_space(lifting, -targets, debias, block, depth)
     leading = lowrank.truncate_matrix(-space.gradient, rank, positive)
