@@ -8,14 +8,16 @@ methods, such as `StreamedRows`.
 Which form is chosen, and why (two CPU cores, in reads of X; a plain sum over X is one):
 
 - `project` is one matrix product everywhere: 1.0 to 2.5 reads for up to 5 columns.
-- `back_project` and `sweep` on a CPU go through row blocks of `BLOCK_BYTES` cut out by
-  `dynamic_slice`, which is a view where indexing a reshaped X is a copy.  The second product
-  of a sweep then finds its block in cache: 2.5 to 5 reads for 5 columns instead of 4.5 to 8.
+- `back_project` and `sweep` on a CPU go through blocks of rows, two a turn (`row_blocks`).  The
+  second product of a sweep then finds its block in cache: 2.2 to 4 reads for 5 columns
+  instead of 4.5 to 8.  Blocks are cut out by `dynamic_slice`: indexing a reshaped X is slower.
+- Products of long rows with 5 to 7 or 9 to 15 columns are padded to a multiple of `THIN`, a
+  tenth to a fifth of a sweep; not in batches, which are one product of many columns.
 - The way back on a CPU is rows^T X and not X^T rows, with rows^T written out before: two to
   four times as fast for the same product.
-- An X of a block or two fits in cache as a whole; there the columns are padded to a multiple of
-  `LANES`, for which Eigen is up to twice as fast in a sweep, two to seven times on the way
-  back, alone and in batches; in `project` only where one column is missing.
+- An X of up to `CACHE_BYTES` fits in cache as a whole; there the columns are padded to a
+  multiple of `LANES`, for which Eigen is up to twice as fast in a sweep, two to seven times on
+  the way back, alone and in batches; in `project` only where one column is missing.
 - With several devices, X may be sharded, and cutting blocks out of it would gather it;
   accelerators do two large products at full speed.  Both take the plain products.
 
@@ -31,17 +33,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxpoly import row_blocks, thin_products
 from jaxpoly.half_precision import HalfPrecision
 from jaxpoly.kernel_tangents import tangent_of_back_project, tangent_of_project, tangent_of_sweep
 from jaxpoly.precision import matmul, matmul_rows
+from jaxpoly.thin_products import THIN, adjoint, missing_lanes, wider
 
-BLOCK_BYTES = 2 * 2**20
-BLOCKS_AT_ONCE = 2
-LANES = 4
-THIN = 8  # columns, from which on padding gains nothing while X fits in cache
-WIDE = 512  # inputs, from which on a row of X is long enough for THIN columns at once
+CACHE_BYTES = 8 * 2**20
 
-Weigh = Callable[..., Array]
+Weigh = row_blocks.Weigh
 
 
 def unit(inputs: Any) -> Array | float:
@@ -60,9 +60,9 @@ def project(inputs: Any, block: Array) -> Array:
         return matmul(values, block)
     if _in_blocks(inputs):
         return _large_project(values, block)
-    if _missing(block.shape[1]) != 1:
+    if missing_lanes(block.shape[1]) != 1:
         return matmul(values, block)
-    return matmul(values, _wider(block, 1))[:, :-1]
+    return matmul(values, wider(block, 1))[:, :-1]
 
 
 def back_project(inputs: Any, rows: Array) -> Array:
@@ -113,8 +113,8 @@ def magnitude(inputs: Any, sample_weight: Array | None = None) -> Array:
         return inputs.magnitude(counted)
     values = _values(inputs)
     if isinstance(inputs, HalfPrecision) and _in_blocks(inputs):
-        return _in_row_blocks(_magnitude_block, jnp.zeros((), jnp.float32), values, counted)
-    return _largest(values.astype(inputs.dtype), counted)
+        return row_blocks.magnitude(values, counted)
+    return row_blocks.largest(values.astype(inputs.dtype), counted)
 
 
 def while_loop(
@@ -132,10 +132,9 @@ def while_loop(
 
 @jax.custom_jvp
 def _large_project(values: Array, block: Array) -> Array:
-    if values.dtype == block.dtype:
-        return _thin_product(values, block)
-    start = jnp.zeros((values.shape[0], *block.shape[1:]), block.dtype)
-    return _in_row_blocks(_project_block, start, values, block)
+    if values.dtype != block.dtype:
+        return row_blocks.project(values, block)
+    return lax.platform_dependent(values, block, cpu=thin_products.forward, default=matmul)
 
 
 @partial(_large_project.defjvp, symbolic_zeros=True)
@@ -147,7 +146,7 @@ def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
 def _back_project(in_blocks: bool, values: Array, rows: Array) -> Array:
     if jax.device_count() > 1:
         return _whole_back_project(values, rows)
-    on_cpu = _blocked_back_project if in_blocks else _small_back_project
+    on_cpu = row_blocks.back_project if in_blocks else _small_back_project
     return lax.platform_dependent(values, rows, cpu=on_cpu, default=_whole_back_project)
 
 
@@ -163,7 +162,7 @@ def _sweep(
     whole = partial(_whole_sweep, weigh)
     if jax.device_count() > 1:
         return whole(values, block, *rows)
-    on_cpu = partial(_blocked_sweep if in_blocks else _padded_sweep, weigh)
+    on_cpu = partial(row_blocks.sweep if in_blocks else _padded_sweep, weigh)
     return lax.platform_dependent(values, block, *rows, cpu=on_cpu, default=whole)
 
 
@@ -171,74 +170,6 @@ def _sweep(
 def _(weigh: Weigh, in_blocks: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
     found = _sweep(weigh, in_blocks, *primals)
     return found, tangent_of_sweep(weigh, primals, tangents, found[1])
-
-
-def _project_block(products: Array, start: Array, rows_of_x: Array, block: Array) -> Array:
-    """Return `products` with those of one row block written in at `start`."""
-    found = _thin_product(rows_of_x.astype(block.dtype), block)
-    return lax.dynamic_update_slice_in_dim(products, found, start, 0)
-
-
-def _back_project_block(total: Array, start: Array, rows_of_x: Array, rows: Array) -> Array:
-    """Return `total`, (k, p), plus what one row block adds to it."""
-    part = lax.dynamic_slice_in_dim(rows, start, rows_of_x.shape[0])
-    return total + _adjoint(rows_of_x, part)
-
-
-def _magnitude_block(total: Array, start: Array, rows_of_x: Array, counted: Array) -> Array:
-    part = lax.dynamic_slice_in_dim(counted, start, rows_of_x.shape[0])
-    return jnp.maximum(total, _largest(rows_of_x.astype(total.dtype), part))
-
-
-def _largest(values: Array, counted: Array) -> Array:
-    # By rows, for masks of X's size take ten times as long; 0 x is NaN for x not finite.
-    largest = jnp.max(jnp.abs(values), axis=1, initial=0)
-    return jnp.max(jnp.where(counted, largest, 0), initial=0) + jnp.sum(0 * values)
-
-
-def _sweep_block(
-    weigh: Weigh,
-    carry: tuple[Array, Array],
-    start: Array,
-    rows_of_x: Array,
-    block: Array,
-    *rows: Array,
-) -> tuple[Array, Array]:
-    """Return the sum, (k, p), and the products, with what one row block adds to them."""
-    total, products = carry
-    rows_of_x = rows_of_x.astype(block.dtype)
-    size = rows_of_x.shape[0]
-    found = _thin_product(rows_of_x, block)
-    weighed = weigh(found, *(lax.dynamic_slice_in_dim(row, start, size) for row in rows))
-    products = lax.dynamic_update_slice_in_dim(products, found, start, 0)
-    return total + _adjoint(rows_of_x, weighed), products
-
-
-def _in_row_blocks(visit: Callable[..., Any], carry: Any, values: Array, *rest: Array) -> Any:
-    """Return the carry after `visit(carry, start, rows of X, *rest)` of every row block."""
-    num_rows, dim = values.shape
-    size = min(num_rows, max(1, BLOCK_BYTES // (dim * max(values.dtype.itemsize, 4))))
-
-    brain = values.dtype == jnp.bfloat16
-    if brain:
-        # XLA's CPU compiler cannot slice bfloat16 and would convert all of X to float32;
-        # as integers it takes one copy of 16 bits.
-        values = lax.bitcast_convert_type(values, jnp.uint16)
-
-    def view(rows_of_x: Array) -> Array:
-        return lax.bitcast_convert_type(rows_of_x, jnp.bfloat16) if brain else rows_of_x
-
-    def body(index: Array, carry: Any) -> Any:
-        for place in range(BLOCKS_AT_ONCE):
-            start = (BLOCKS_AT_ONCE * index + place) * size
-            rows_of_x = lax.dynamic_slice_in_dim(values, start, size)
-            carry = visit(carry, start, view(rows_of_x), *rest)
-        return carry
-
-    num_turns = num_rows // (BLOCKS_AT_ONCE * size)
-    carry = lax.fori_loop(0, num_turns, body, carry)
-    done = num_turns * BLOCKS_AT_ONCE * size
-    return visit(carry, done, view(values[done:]), *rest) if done < num_rows else carry
 
 
 def _values(inputs: Any) -> Array:
@@ -249,7 +180,7 @@ def _in_blocks(inputs: Any) -> bool:
     values = _values(inputs)
     if jax.device_count() > 1:
         return False
-    return isinstance(inputs, HalfPrecision) or values.nbytes > 2 * BLOCK_BYTES
+    return isinstance(inputs, HalfPrecision) or values.nbytes > CACHE_BYTES
 
 
 def _whole_back_project(values: Array, rows: Array) -> Array:
@@ -258,12 +189,7 @@ def _whole_back_project(values: Array, rows: Array) -> Array:
 
 def _small_back_project(values: Array, rows: Array) -> Array:
     width = rows.shape[1]
-    return _adjoint(values, _wider(rows, _missing(width)))[:width].T
-
-
-def _blocked_back_project(values: Array, rows: Array) -> Array:
-    total = jnp.zeros((rows.shape[1], values.shape[1]), rows.dtype)
-    return _in_row_blocks(_back_project_block, total, values, rows).T
+    return adjoint(values, wider(rows, missing_lanes(width)))[:width].T
 
 
 def _whole_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tuple[Array, Array]:
@@ -275,52 +201,11 @@ def _whole_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tup
 def _padded_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tuple[Array, Array]:
     width = block.shape[1]
 
-    missing = _missing(width) if width < THIN else 0
+    missing = missing_lanes(width) if width < THIN else 0
 
     def pad(array: Array) -> Array:
-        return _wider(array, missing) if array.ndim == 2 else array
+        return wider(array, missing) if array.ndim == 2 else array
 
     products = matmul(values.astype(block.dtype), pad(block))
-    total = _adjoint(values, weigh(products, *map(pad, rows)))
+    total = adjoint(values, weigh(products, *map(pad, rows)))
     return total[:width].T, products[:, :width]
-
-
-@jax.custom_batching.custom_vmap
-def _thin_product(values: Array, block: Array) -> Array:
-    """Return `X block` for rows of X too many for the cache, of whole `THIN` columns if long.
-
-    Written out before anything else is done with it: fused with a sum over its columns the
-    product takes nearly twice as long.
-    """
-    width = block.shape[1]
-    missing = -width % THIN if values.shape[1] >= WIDE and LANES < width < 2 * THIN else 0
-    return lax.optimization_barrier(matmul(values, _wider(block, missing)))[:, :width]
-
-
-@_thin_product.def_vmap
-def _(_: int, is_batched: list[bool], values: Array, block: Array) -> tuple[Array, bool]:
-    # A batch that shares X is one large product, which the padding would only make larger.
-    axes = tuple(0 if batched else None for batched in is_batched)
-    return jax.vmap(matmul, axes)(values, block), True
-
-
-def _missing(width: int) -> int:
-    """Return how many columns are missing to a multiple of `LANES`; one stays one."""
-    return -width % LANES if width > 1 else 0
-
-
-def _wider(array: Array, missing: int) -> Array:
-    return jnp.pad(array, ((0, 0), (0, missing)))
-
-
-def _adjoint(values: Array, rows: Array) -> Array:
-    """Return `rows^T X`, (k, p), with rows^T written out before it is multiplied."""
-    return matmul(lax.optimization_barrier(rows.T), values.astype(rows.dtype))
-
-
-def _blocked_sweep(weigh: Weigh, values: Array, block: Array, *rows: Array) -> tuple[Array, Array]:
-    total = jnp.zeros((block.shape[1], values.shape[1]), block.dtype)
-    products = jnp.zeros((values.shape[0], block.shape[1]), block.dtype)
-    visit = partial(_sweep_block, weigh)
-    total, products = _in_row_blocks(visit, (total, products), values, block, *rows)
-    return total.T, products

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 from numpy.testing import assert_allclose
 
-from jaxpoly import HalfPrecision, kernels
+from jaxpoly import HalfPrecision, kernels, row_blocks, thin_products
 from jaxpoly.lifting import scale_rows
 from jaxpoly.solvers.gauss_newton import tangent_gram
 
@@ -21,7 +21,8 @@ SHAPES = [(1, 1, 1), (7, 3, 2), (4, 9, 5), (57, 6, 3)]
 def form(request, monkeypatch):
     """Every kernel in each of its forms; the blocks are so small that there are several."""
     if request.param == "blocks":
-        monkeypatch.setattr(kernels, "BLOCK_BYTES", 480)
+        monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 480)
+        monkeypatch.setattr(thin_products, "WIDE", 1)
         monkeypatch.setattr(kernels, "_in_blocks", lambda inputs: True)
     return request.param
 
@@ -105,6 +106,16 @@ def test_targets_that_share_inputs_become_one_large_product():
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert len(products) == 2
     assert not any("batching_dims" in line for line in products)
+
+
+def test_only_a_product_that_stands_alone_is_padded(monkeypatch):
+    monkeypatch.setattr(thin_products, "WIDE", 1)
+    inputs, blocks = arrays(5, "float32", (64, 20), (8, 20, 5))
+    alone = jax.jit(thin_products.forward).lower(inputs, blocks[0]).as_text()
+    batch = jax.jit(jax.vmap(thin_products.forward, in_axes=(None, 0))).lower(inputs, blocks)
+    assert "64x8xf32" in alone
+    assert "64x8x5xf32" in batch.as_text()
+    assert "pad" not in batch.as_text()
 
 
 @pytest.mark.usefixtures("form")

@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpoly import kernels, lowrank
+from jaxpoly import lowrank
 from jaxpoly.lifting import Debias, Lifting
 from jaxpoly.lowrank import LowRank
 from jaxpoly.precision import matmul
 from jaxpoly.solvers.krylov import krylov_space
 from jaxpoly.tangent import tangent_step
+from jaxpoly.thin_products import LANES
 from jaxpoly.threshold import krylov_depth, random_block
 
 # A start need not be accurate; the steps do the rest.
@@ -27,7 +28,7 @@ def spectral_start(
     dim = lifting.inputs.shape[1]
     none = jnp.zeros((dim, 0), targets.dtype)
     width = rank + OVERSAMPLE
-    width += -width % kernels.LANES  # Multiplied in the same time.
+    width += -width % LANES  # Multiplied in the same time.
     block = random_block(key, dim, min(dim, width), none)
     depth = krylov_depth(dim, ACCURACY)
     space = krylov_space(lifting, -targets, debias, block, depth)

@@ -1,0 +1,44 @@
+"""Thin products, of X and blocks of a few columns, in the forms a CPU is fast at."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxpoly.precision import matmul
+
+LANES = 4
+THIN = 8  # columns, from which on padding gains nothing while X fits in cache
+WIDE = 512  # inputs, from which on a row of X is long enough for THIN columns at once
+
+
+@jax.custom_batching.custom_vmap
+def forward(values: Array, block: Array) -> Array:
+    """Return `X block` for rows of X too many for the cache, of whole `THIN` columns if long.
+
+    Written out before anything else is done with it: fused with a sum over its columns the
+    product takes nearly twice as long.
+    """
+    width = block.shape[1]
+    missing = -width % THIN if values.shape[1] >= WIDE and LANES < width < 2 * THIN else 0
+    return lax.optimization_barrier(matmul(values, wider(block, missing)))[:, :width]
+
+
+@forward.def_vmap
+def _(_: int, is_batched: list[bool], values: Array, block: Array) -> tuple[Array, bool]:
+    # A batch that shares X is one large product, which the padding would only make larger.
+    axes = tuple(0 if batched else None for batched in is_batched)
+    return jax.vmap(matmul, axes)(values, block), True
+
+
+def missing_lanes(width: int) -> int:
+    """Return how many columns are missing to a multiple of `LANES`; one stays one."""
+    return -width % LANES if width > 1 else 0
+
+
+def wider(array: Array, missing: int) -> Array:
+    return jnp.pad(array, ((0, 0), (0, missing)))
+
+
+def adjoint(values: Array, rows: Array) -> Array:
+    """Return `rows^T X`, (k, p), with rows^T written out before it is multiplied."""
+    return matmul(lax.optimization_barrier(rows.T), values.astype(rows.dtype))
