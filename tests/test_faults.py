@@ -100,9 +100,9 @@ def test_a_problem_that_hangs_is_given_up_and_all_others_are_solved(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited on Linux")
 @pytest.mark.parametrize(
     ("executor", "megabytes"),
-    # A batch of 256 takes 3609 MB in one piece, one of 128 half of that.  Where some hundred are
+    # A batch of 256 takes 2524 MB in one piece, one of 128 half of that.  Where some hundred are
     # left, it is the compiler that runs out, and it aborts.
-    [("vmap", 3200), pytest.param("refill", 2900, marks=pytest.mark.slow)],
+    [("vmap", 2300), pytest.param("refill", 2900, marks=pytest.mark.slow)],
 )
 def test_where_memory_runs_out_batches_are_halved_and_all_is_solved(tmp_path, executor, megabytes):
     script = tmp_path / "starved.py"
