@@ -151,18 +151,24 @@ def look_again(
 
 
 def leave(scale: Units, fitted: Lifting, targets: Array, solution: Solution) -> Solution:
-    """Return the solution in the units of the data; the mean alone where L is beyond the dtype."""
+    """Return the solution in the units of the data; the mean alone where these cannot hold it."""
     value, held = units.leave_matrix(scale, solution.value)
     linear, also_held = units.leave_linear(scale, solution.linear)
-    held &= also_held
+    intercept = units.leave_targets(scale, solution.intercept)
+    held &= also_held & jnp.isfinite(intercept)
     mean = weighted_mean(fitted, targets)
     left = weighted_norm(fitted, centre(fitted, targets, "centre"))
     alone = weighted_norm(fitted, targets - mean) / jnp.where(left > 0, left, 1)
+    given_up = (solution.status == Status.NONFINITE_INPUT) | (solution.status == Status.DEGENERATE)
+    flushed = ~given_up & (left <= units.least_targets(scale))
+    status = jnp.where(held, solution.status, Status.DIVERGED)
+    status = jnp.where(flushed, Status.DEGENERATE, status)
+    held &= ~flushed
     return replace(
         solution,
         value=jax.tree.map(lambda leaf: jnp.where(held, leaf, 0), value),
         linear=jnp.where(held, linear, 0),
-        intercept=units.leave_targets(scale, jnp.where(held, solution.intercept, mean)),
-        status=jnp.where(held, solution.status, Status.DIVERGED).astype(jnp.int32),
+        intercept=jnp.where(held, intercept, units.leave_targets(scale, mean)),
+        status=status.astype(jnp.int32),
         relative_residual=jnp.where(held, solution.relative_residual, alone),
     )

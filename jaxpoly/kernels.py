@@ -12,7 +12,7 @@ Which form is chosen, and why (two CPU cores, in reads of X; a plain sum over X 
   second product of a sweep then finds its block in cache: 2.2 to 4 reads for 5 columns
   instead of 4.5 to 8.  Blocks are cut out by `dynamic_slice`: indexing a reshaped X is slower.
 - Products of long rows with 5 to 7 or 9 to 15 columns are padded to a multiple of `THIN`, a
-  tenth to a fifth of a sweep; not in batches, which are one product of many columns.
+  tenth to a fifth of a sweep.
 - The way back on a CPU is rows^T X and not X^T rows, with rows^T written out before: two to
   four times as fast for the same product.
 - An X of up to `CACHE_BYTES` fits in cache as a whole; there the columns are padded to a
@@ -54,7 +54,8 @@ def project(inputs: Any, block: Array) -> Array:
     if hasattr(inputs, "project"):
         return inputs.project(block)
     if isinstance(inputs, HalfPrecision) and _in_blocks(inputs):
-        return _large_project(inputs.values, block)
+        columns = block if block.ndim == 2 else block[:, None]
+        return _large_project(inputs.values, columns).reshape(-1, *block.shape[1:])
     values = _values(inputs).astype(block.dtype)
     if block.ndim == 1:
         return matmul(values, block)

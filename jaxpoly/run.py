@@ -110,9 +110,11 @@ def begin(
     target_norm = weighted_norm(lifting, centre(lifting, shifted, solver.debias))
     # A constant target leaves only rounding after its mean is taken off.
     noise_floor = 10 * jnp.finfo(targets.dtype).eps * weighted_norm(lifting, targets)
+    noise_floor = jnp.maximum(noise_floor, units.least_targets(scale))
     degenerate = (target_norm <= noise_floor) | (magnitude == 0)
 
     value, held = units.leave_matrix(scale, state.estimate)
+    held &= _affine(solver, lifting, scale, offset, state.residual)[2]
     sound = usable & ~degenerate & held
     empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)
     shown = _select(sound, state.estimate, empty)
@@ -227,12 +229,14 @@ def judge(solver: Solver, lifting: Lifting, run: Run, state: State, rtol: Array)
 def _affine(
     solver: Solver, lifting: Lifting, scale: Units, offset: Array, residual: Array
 ) -> tuple[Array, Array, Array]:
-    """Return c and b in the units of the data, and whether the dtype can hold b there."""
+    """Return c and b in the units of the data, and whether the dtype can hold them there."""
     intercept, linear = fitted_affine(lifting, residual, solver.debias)
-    held = jnp.ones((), bool)
+    intercept = units.leave_targets(scale, intercept + offset)
+    held = jnp.isfinite(intercept)
     if lifting.linear_basis is not None:
-        linear, held = units.leave_linear(scale, linear)
-    return units.leave_targets(scale, intercept + offset), linear, held
+        linear, also_held = units.leave_linear(scale, linear)
+        held &= also_held
+    return intercept, linear, held
 
 
 def _offset(solver: Solver, lifting: Lifting, targets: Array) -> Array:

@@ -15,6 +15,7 @@ import shutil
 import warnings
 import zipfile
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -41,7 +42,9 @@ DTYPES = ("float16", "float32", "float64", *INTEGERS, "bool")
 # The last axes of what is computed with; equal letters are equal sizes.
 AXES: dict[type, dict[str, str]] = {
     LowRank: {"factor": "pr", "diagonal": "r"},
-    QuadraticNetwork: {"neurons": "rp", "output_weights": "r"},
+    QuadraticNetwork: {"neurons": "rp", "output_weights": "r", "linear": "p", "intercept": ""},
+    Solution: {"value.factor": "pr", "linear": "p", "intercept": ""},
+    Recovery: {"value.factor": "pr", "linear": "p", "intercept": ""},
 }
 
 
@@ -63,7 +66,7 @@ def save(
     Raises:
         TypeError: another kind of value, traced values, leaves that are no arrays of
             real numbers (a Python float, a key, bfloat16).
-        ValueError: shapes of a matrix or a network that do not fit each other.
+        ValueError: shapes of a matrix, a network or a solution that do not fit each other.
         OSError: the file cannot be written; an older one is left as it was.
 
     A fitted estimator is saved as scikit-learn advises (skops, joblib), or as its function
@@ -175,7 +178,7 @@ def _check_fields(value: Any) -> None:
             raise TypeError(f"{name} of a {kind.__name__} is a {type(part).__name__}")
     sizes: dict[str, Any] = {}
     for name, axes in AXES.get(kind, {}).items():
-        shape = getattr(value, name).shape
+        shape = attrgetter(name)(value).shape
         batch = shape[: max(0, len(shape) - len(axes))]
         found = dict(zip(("", *axes), (batch, *shape[len(batch) :]), strict=False))
         if len(found) <= len(axes) or any(sizes.setdefault(a, n) != n for a, n in found.items()):

@@ -1,6 +1,5 @@
 """Thin products, of X and blocks of a few columns, in the forms a CPU is fast at."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -11,7 +10,6 @@ THIN = 8  # columns, from which on padding gains nothing while X fits in cache
 WIDE = 512  # inputs, from which on a row of X is long enough for THIN columns at once
 
 
-@jax.custom_batching.custom_vmap
 def forward(values: Array, block: Array) -> Array:
     """Return `X block` for rows of X too many for the cache, of whole `THIN` columns if long.
 
@@ -21,13 +19,6 @@ def forward(values: Array, block: Array) -> Array:
     width = block.shape[1]
     missing = -width % THIN if values.shape[1] >= WIDE and LANES < width < 2 * THIN else 0
     return lax.optimization_barrier(matmul(values, wider(block, missing)))[:, :width]
-
-
-@forward.def_vmap
-def _(_: int, is_batched: list[bool], values: Array, block: Array) -> tuple[Array, bool]:
-    # A batch that shares X is one large product, which the padding would only make larger.
-    axes = tuple(0 if batched else None for batched in is_batched)
-    return jax.vmap(matmul, axes)(values, block), True
 
 
 def missing_lanes(width: int) -> int:

@@ -82,6 +82,15 @@ def enter_values(units: Units, values: Array) -> Array:
     return _fourth(values, 1 / units.targets)
 
 
+def least_targets(units: Units) -> Array:
+    """Return, in these units, what targets have to exceed to keep their digits.
+
+    Numbers below the smallest normal one of the dtype are flushed to zero.
+    """
+    dtype = units.targets.dtype
+    return enter_values(units, jnp.asarray(1e3 * jnp.finfo(dtype).tiny, dtype))
+
+
 def enter_inputs(units: Units, lifting: Lifting) -> Lifting:
     """Return the inputs in these units, as an array: a copy unless it is of ordinary scale."""
     if units.inputs == 1:

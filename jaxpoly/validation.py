@@ -112,6 +112,8 @@ def check_lifting(lifting: Any) -> Any:
 def _check_inputs(inputs: Any) -> Any:
     if isinstance(inputs, HalfPrecision):
         values = inputs.values
+        if not isinstance(values, jax.Array | np.ndarray):
+            raise TypeError(f"HalfPrecision holds a {type(values).__name__}; expected an array")
         if values.ndim != 2 or values.dtype not in (jnp.bfloat16, jnp.float16):
             raise TypeError(
                 f"HalfPrecision holds {values.dtype} of shape {values.shape}; expected (m, p) "

@@ -108,14 +108,30 @@ def test_targets_that_share_inputs_become_one_large_product():
     assert not any("batching_dims" in line for line in products)
 
 
-def test_only_a_product_that_stands_alone_is_padded(monkeypatch):
-    monkeypatch.setattr(thin_products, "WIDE", 1)
-    inputs, blocks = arrays(5, "float32", (64, 20), (8, 20, 5))
-    alone = jax.jit(thin_products.forward).lower(inputs, blocks[0]).as_text()
-    batch = jax.jit(jax.vmap(thin_products.forward, in_axes=(None, 0))).lower(inputs, blocks)
-    assert "64x8xf32" in alone
-    assert "64x8x5xf32" in batch.as_text()
-    assert "pad" not in batch.as_text()
+@pytest.mark.usefixtures("form")
+def test_the_linear_kernels_can_be_transposed():
+    inputs, block, weight = map(jnp.asarray, arrays(5, "float64", (64, 20), (20, 5), (64,)))
+    applied, there = (
+        jax.linear_transpose(lambda b: kernels.project(inputs, b), block),
+        inputs @ block,
+    )
+    assert_allclose(applied(there)[0], inputs.T @ there, rtol=1e-12, atol=1e-12)
+    symmetric = partial(_first, inputs, weight)
+    back = jax.linear_transpose(symmetric, block)(block)[0]
+    assert_allclose(back, symmetric(block), rtol=1e-12, atol=1e-12)
+
+
+def _first(inputs, weight, block):
+    return _scaled_sweep(inputs, block, weight)[0]
+
+
+@pytest.mark.usefixtures("form")
+def test_one_column_may_come_without_its_axis():
+    inputs, block = arrays(6, "float32", (57, 20), (20,))
+    half = HalfPrecision(jnp.asarray(inputs, "bfloat16"))
+    rounded = np.asarray(half.values.astype("float32"))
+    check(kernels.project(jnp.asarray(inputs), jnp.asarray(block)), inputs @ block, "float32")
+    check(kernels.project(half, jnp.asarray(block)), rounded @ block, "float32")
 
 
 @pytest.mark.usefixtures("form")

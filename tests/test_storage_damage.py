@@ -191,6 +191,8 @@ def test_what_is_no_array_of_real_numbers_is_refused(small, message, value):
         jp.LowRank(jnp.ones(4), jnp.ones(4)),
         jp.LowRank(jnp.ones((5, 4, 2)), jnp.ones(2)),
         jp.QuadraticNetwork(jnp.ones((2, 4)), jnp.ones(4), jnp.zeros(4), jnp.zeros(())),
+        jp.QuadraticNetwork(jnp.ones((2, 4)), jnp.ones(2), jnp.zeros(7), jnp.zeros(())),
+        jp.QuadraticNetwork(jnp.ones((2, 4)), jnp.ones(2), jnp.zeros(4), jnp.zeros(3)),
     ],
 )
 def test_shapes_that_do_not_fit_each_other_are_refused(small, value):
