@@ -125,6 +125,7 @@ def begin(
     rounding = jnp.finfo(targets.dtype).eps * lost / jnp.where(target_norm > 0, target_norm, 1)
     relative = relative_residual(lifting, residual, target_norm, solver.debias) + rounding
     intercept, linear, also_held = _affine(solver, lifting, scale, offset, residual)
+    mean = units.leave_targets(scale, offset)
 
     status = jnp.int32(Status.MAX_STEPS)
     status = jnp.where(relative <= rtol, Status.CONVERGED, status)
@@ -133,7 +134,7 @@ def begin(
     status = jnp.where(~usable, Status.NONFINITE_INPUT, status).astype(jnp.int32)
     best = Solution(
         value=_select(sound, value, empty),
-        intercept=jnp.where(usable, intercept, 0),
+        intercept=jnp.where(usable, jnp.where(also_held, intercept, mean), 0),
         linear=jnp.where(usable & also_held, linear, 0),
         status=status,
         num_steps=jnp.int32(0),

@@ -171,7 +171,13 @@ def test_trajectories_and_runs_in_pieces_are_in_the_units_of_the_data():
     assert_allclose(found, unscaled(whole.value, inputs_scale, targets_scale), atol=1e-11)
 
 
+def solve_with_linear_terms(inputs, targets, rank):
+    lifting = jp.with_linear_terms(jp.Lifting(inputs))
+    return jp.solve(jp.gauss_newton(rank), lifting, targets, KEY)
+
+
 ENTRANCES = {
+    "linear terms": solve_with_linear_terms,
     "solve": lambda inputs, targets, rank: jp.solve(
         jp.gauss_newton(rank), jp.Lifting(inputs), targets, KEY
     ),
