@@ -54,8 +54,9 @@ def project(inputs: Any, block: Array) -> Array:
     if hasattr(inputs, "project"):
         return inputs.project(block)
     if isinstance(inputs, HalfPrecision) and _in_blocks(inputs):
-        columns = block if block.ndim == 2 else block[:, None]
-        return _large_project(inputs.values, columns).reshape(-1, *block.shape[1:])
+        if block.ndim == 1:
+            return project(inputs, block[:, None])[:, 0]
+        return _large_project(inputs.values, block)
     values = _values(inputs).astype(block.dtype)
     if block.ndim == 1:
         return matmul(values, block)

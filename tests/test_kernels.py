@@ -126,12 +126,13 @@ def _first(inputs, weight, block):
 
 
 @pytest.mark.usefixtures("form")
-def test_one_column_may_come_without_its_axis():
+def test_a_column_without_its_axis_and_no_columns_are_projected_too():
     inputs, block = arrays(6, "float32", (57, 20), (20,))
     half = HalfPrecision(jnp.asarray(inputs, "bfloat16"))
     rounded = np.asarray(half.values.astype("float32"))
     check(kernels.project(jnp.asarray(inputs), jnp.asarray(block)), inputs @ block, "float32")
     check(kernels.project(half, jnp.asarray(block)), rounded @ block, "float32")
+    assert kernels.project(half, jnp.zeros((20, 0), jnp.float32)).shape == (57, 0)
 
 
 @pytest.mark.usefixtures("form")
