@@ -11,8 +11,6 @@ Which form is chosen, and why (two CPU cores, in reads of X; a plain sum over X 
 - `back_project` and `sweep` on a CPU go through blocks of rows, two a turn (`row_blocks`).  The
   second product of a sweep then finds its block in cache: 2.2 to 4 reads for 5 columns
   instead of 4.5 to 8.  Blocks are cut out by `dynamic_slice`: indexing a reshaped X is slower.
-- Products of long rows with 5 to 7 or 9 to 15 columns are padded to a multiple of `THIN`, a
-  tenth to a fifth of a sweep.
 - The way back on a CPU is rows^T X and not X^T rows, with rows^T written out before: two to
   four times as fast for the same product.
 - An X of up to `CACHE_BYTES` fits in cache as a whole; there the columns are padded to a
@@ -33,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxpoly import row_blocks, thin_products
+from jaxpoly import row_blocks
 from jaxpoly.half_precision import HalfPrecision
 from jaxpoly.kernel_tangents import tangent_of_back_project, tangent_of_project, tangent_of_sweep
 from jaxpoly.precision import matmul, matmul_rows
@@ -56,13 +54,9 @@ def project(inputs: Any, block: Array) -> Array:
     if isinstance(inputs, HalfPrecision) and _in_blocks(inputs):
         if block.ndim == 1:
             return project(inputs, block[:, None])[:, 0]
-        return _large_project(inputs.values, block)
+        return _blocked_project(inputs.values, block)
     values = _values(inputs).astype(block.dtype)
-    if block.ndim == 1:
-        return matmul(values, block)
-    if _in_blocks(inputs):
-        return _large_project(values, block)
-    if missing_lanes(block.shape[1]) != 1:
+    if block.ndim == 1 or missing_lanes(block.shape[1]) != 1 or _in_blocks(inputs):
         return matmul(values, block)
     return matmul(values, wider(block, 1))[:, :-1]
 
@@ -133,15 +127,13 @@ def while_loop(
 
 
 @jax.custom_jvp
-def _large_project(values: Array, block: Array) -> Array:
-    if values.dtype != block.dtype:
-        return row_blocks.project(values, block)
-    return lax.platform_dependent(values, block, cpu=thin_products.forward, default=matmul)
+def _blocked_project(values: Array, block: Array) -> Array:
+    return row_blocks.project(values, block)
 
 
-@partial(_large_project.defjvp, symbolic_zeros=True)
+@partial(_blocked_project.defjvp, symbolic_zeros=True)
 def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return _large_project(*primals), tangent_of_project(primals, tangents)
+    return _blocked_project(*primals), tangent_of_project(primals, tangents)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

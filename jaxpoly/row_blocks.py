@@ -44,8 +44,8 @@ def magnitude(values: Array, counted: Array) -> Array:
 def largest(values: Array, counted: Array) -> Array:
     """Return the largest `|x|` of the rows counted, not finite if any entry of X is not."""
     # By rows, for masks of X's size take ten times as long; 0 x is NaN for x not finite.
-    largest = jnp.max(jnp.abs(values), axis=1, initial=0)
-    return jnp.max(jnp.where(counted, largest, 0), initial=0) + jnp.sum(0 * values)
+    of_rows = jnp.max(jnp.abs(values), axis=1, initial=0)
+    return jnp.max(jnp.where(counted, of_rows, 0), initial=0) + jnp.sum(0 * values)
 
 
 def _project_block(products: Array, start: Array, rows_of_x: Array, block: Array) -> Array:

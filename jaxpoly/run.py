@@ -114,18 +114,19 @@ def begin(
     degenerate = (target_norm <= noise_floor) | (magnitude == 0)
 
     value, held = units.leave_matrix(scale, state.estimate)
-    held &= _affine(solver, lifting, scale, offset, state.residual)[2]
     sound = usable & ~degenerate & held
+    residual = jnp.where(sound, state.residual, -shifted)
+    intercept, linear, also_held = _affine(solver, lifting, scale, offset, residual)
+    mean = units.leave_targets(scale, offset)
+    sound &= also_held
     empty = lowrank.zeros(lifting.inputs.shape[1], solver.rank, targets.dtype)
     shown = _select(sound, state.estimate, empty)
-    residual = jnp.where(sound, state.residual, -shifted)
+    residual = jnp.where(also_held, residual, -shifted)
     lost = jnp.abs(offset)
     if lifting.linear_basis is not None:
         lost += weighted_norm(lifting, shifted)
     rounding = jnp.finfo(targets.dtype).eps * lost / jnp.where(target_norm > 0, target_norm, 1)
     relative = relative_residual(lifting, residual, target_norm, solver.debias) + rounding
-    intercept, linear, also_held = _affine(solver, lifting, scale, offset, residual)
-    mean = units.leave_targets(scale, offset)
 
     status = jnp.int32(Status.MAX_STEPS)
     status = jnp.where(relative <= rtol, Status.CONVERGED, status)

@@ -40,11 +40,12 @@ KINDS = {kind.__name__: kind for kind in (LowRank, QuadraticNetwork, RankCurve, 
 INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
 DTYPES = ("float16", "float32", "float64", *INTEGERS, "bool")
 # The last axes of what is computed with; equal letters are equal sizes.
+AFFINE = {"linear": "p", "intercept": ""}
 AXES: dict[type, dict[str, str]] = {
     LowRank: {"factor": "pr", "diagonal": "r"},
-    QuadraticNetwork: {"neurons": "rp", "output_weights": "r", "linear": "p", "intercept": ""},
-    Solution: {"value.factor": "pr", "linear": "p", "intercept": ""},
-    Recovery: {"value.factor": "pr", "linear": "p", "intercept": ""},
+    QuadraticNetwork: {"neurons": "rp", "output_weights": "r"} | AFFINE,
+    Solution: {"value.factor": "pr"} | AFFINE,
+    Recovery: {"value.factor": "pr"} | AFFINE,
 }
 
 

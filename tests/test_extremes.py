@@ -1,4 +1,4 @@
-"""Where L itself overflows or vanishes, the way back says so."""
+"""At the ends of the range of a dtype: L, c or y that it cannot hold are told."""
 
 import jax
 import numpy as np
@@ -71,3 +71,41 @@ def test_an_estimator_takes_weights_whose_sum_is_not_representable(weight):
     plain = QuadraticNetworkRegressor(2, ridge=0.1).fit(INPUTS, TARGETS)
     model = QuadraticNetworkRegressor(2, ridge=0.1).fit(INPUTS, TARGETS, np.full(M, weight))
     np.testing.assert_allclose(model.predict(INPUTS), plain.predict(INPUTS), rtol=1e-8)
+
+
+def solve_with_linear_terms(inputs, targets, rank):
+    lifting = jp.with_linear_terms(jp.Lifting(inputs))
+    return jp.solve(jp.gauss_newton(rank), lifting, targets, KEY)
+
+
+ENTRANCES = {
+    "linear terms": solve_with_linear_terms,
+    "solve": lambda inputs, targets, rank: jp.solve(
+        jp.gauss_newton(rank), jp.Lifting(inputs), targets, KEY
+    ),
+    "recover": lambda inputs, targets, rank: jp.recover(inputs, targets, rank, key=KEY),
+}
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_an_intercept_beyond_the_dtype_is_no_success(entrance):
+    inputs = np.linspace(1, 1.4, 80, dtype=np.float32).reshape(40, 2)
+    inputs[:, 1] = 0.1 * np.random.default_rng(0).normal(size=40)
+    targets = np.float32(3e38) * (2 - inputs[:, 0] ** 2)
+    assert np.isfinite(targets).all()
+    found = ENTRANCES[entrance](inputs, targets, 1)
+    assert found.status == Status.DIVERGED
+    assert np.isfinite(found.intercept)
+    assert np.isfinite(found.relative_residual)
+    assert np.isfinite(np.asarray(found.value.diagonal)).all()
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("units_of_tiny", [0.5, 3, 100])
+def test_targets_that_are_partly_flushed_to_zero_are_degenerate(entrance, units_of_tiny):
+    inputs = np.random.default_rng(0).normal(size=(60, 4))
+    targets = inputs[:, 0] ** 2 + 0.3 * inputs[:, 1] ** 2 - 1
+    targets = (targets * units_of_tiny * np.finfo(np.float32).tiny).astype(np.float32)
+    found = ENTRANCES[entrance]((1e-12 * inputs).astype(np.float32), targets, 2)
+    assert found.status == Status.DEGENERATE
+    assert not np.asarray(found.value.diagonal).any()

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 from numpy.testing import assert_allclose
 
-from jaxpoly import HalfPrecision, kernels, row_blocks, thin_products
+from jaxpoly import HalfPrecision, kernels, row_blocks
 from jaxpoly.lifting import scale_rows
 from jaxpoly.solvers.gauss_newton import tangent_gram
 
@@ -22,7 +22,6 @@ def form(request, monkeypatch):
     """Every kernel in each of its forms; the blocks are so small that there are several."""
     if request.param == "blocks":
         monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 480)
-        monkeypatch.setattr(thin_products, "WIDE", 1)
         monkeypatch.setattr(kernels, "_in_blocks", lambda inputs: True)
     return request.param
 

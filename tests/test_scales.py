@@ -171,44 +171,6 @@ def test_trajectories_and_runs_in_pieces_are_in_the_units_of_the_data():
     assert_allclose(found, unscaled(whole.value, inputs_scale, targets_scale), atol=1e-11)
 
 
-def solve_with_linear_terms(inputs, targets, rank):
-    lifting = jp.with_linear_terms(jp.Lifting(inputs))
-    return jp.solve(jp.gauss_newton(rank), lifting, targets, KEY)
-
-
-ENTRANCES = {
-    "linear terms": solve_with_linear_terms,
-    "solve": lambda inputs, targets, rank: jp.solve(
-        jp.gauss_newton(rank), jp.Lifting(inputs), targets, KEY
-    ),
-    "recover": lambda inputs, targets, rank: jp.recover(inputs, targets, rank, key=KEY),
-}
-
-
-@pytest.mark.parametrize("entrance", ENTRANCES)
-def test_an_intercept_beyond_the_dtype_is_no_success(entrance):
-    inputs = np.linspace(1, 1.4, 80, dtype=np.float32).reshape(40, 2)
-    inputs[:, 1] = 0.1 * np.random.default_rng(0).normal(size=40)
-    targets = np.float32(3e38) * (2 - inputs[:, 0] ** 2)
-    assert np.isfinite(targets).all()
-    found = ENTRANCES[entrance](inputs, targets, 1)
-    assert found.status == Status.DIVERGED
-    assert np.isfinite(found.intercept)
-    assert np.isfinite(found.relative_residual)
-    assert np.isfinite(np.asarray(found.value.diagonal)).all()
-
-
-@pytest.mark.parametrize("entrance", ENTRANCES)
-@pytest.mark.parametrize("units_of_tiny", [0.5, 3, 100])
-def test_targets_that_are_partly_flushed_to_zero_are_degenerate(entrance, units_of_tiny):
-    inputs = np.random.default_rng(0).normal(size=(60, 4))
-    targets = inputs[:, 0] ** 2 + 0.3 * inputs[:, 1] ** 2 - 1
-    targets = (targets * units_of_tiny * np.finfo(np.float32).tiny).astype(np.float32)
-    found = ENTRANCES[entrance]((1e-12 * inputs).astype(np.float32), targets, 2)
-    assert found.status == Status.DEGENERATE
-    assert not np.asarray(found.value.diagonal).any()
-
-
 @pytest.mark.slow
 def test_all_forms_of_the_inputs_take_extreme_scales():
     problem = jp.sample_problem(jax.random.key(0), 160, 16, 2, dtype=jnp.float32)
