@@ -6,6 +6,7 @@ end of the archive is a digest of all bytes before it, so that a file is known t
 before anything in it is looked at.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -226,7 +227,11 @@ def _on_device(array: np.ndarray) -> Array:
 
 def _replace_file(path: Path, content: bytes) -> None:
     """Write a file beside `path`, bring it to the disk and give it its name."""
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OSError(errno.EINVAL, "is there and is no regular file", os.fspath(path))
     temporary = target.with_name(f".jaxpoly-{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:

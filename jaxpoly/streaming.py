@@ -53,7 +53,8 @@ class StreamedRows:
     """
 
     def __init__(self, source: Any, block_bytes: int = 64 * 2**20, dtype: Any = None):
-        if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
+        needed = ("shape", "dtype", "__getitem__")
+        if isinstance(source, type) or not all(hasattr(source, name) for name in needed):
             raise TypeError(
                 f"source is a {type(source).__name__}; expected something with shape, dtype and "
                 "slices of rows, such as numpy.load(path, mmap_mode='r')"

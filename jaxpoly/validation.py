@@ -225,14 +225,14 @@ def check_step_size(step_size: Any) -> Any:
 
 
 def check_number(name: str, value: Any) -> Any:
-    """Refuse a number that is known and negative or NaN."""
+    """Refuse a number that is known and negative or not finite."""
     number = isinstance(value, float | int | np.number | np.ndarray | jax.Array)
     if not number or isinstance(value, bool) or jnp.ndim(value) > 0 or jnp.iscomplexobj(value):
         raise TypeError(f"{name} is {value!r}; expected one real number")
     if isinstance(value, jax.core.Tracer):
         return value
-    if math.isnan(value) or value < 0:
-        raise ValueError(f"{name} is {value}; expected a number >= 0")
+    if not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name} is {value}; expected a finite number >= 0")
     return value
 
 

@@ -222,6 +222,7 @@ REFUSED = {
     "trace": ({"debias": "trace"}, ValueError, "debias is 'trace'"),
     "negative ridge": ({"ridge": -1.0}, ValueError, "ridge is -1.0"),
     "NaN ridge": ({"ridge": jnp.nan}, ValueError, "ridge is nan"),
+    "infinite ridge": ({"ridge": np.float32(np.inf)}, ValueError, "ridge is inf; .* finite"),
     "text as ridge": ({"ridge": "a"}, TypeError, "ridge is 'a'"),
     "two ridges": ({"ridge": np.ones(2)}, TypeError, "ridge is .*expected one real number"),
     "no rank": ({"rank": 0}, ValueError, "rank is 0"),

@@ -157,6 +157,18 @@ def test_links_and_permissions_of_an_older_file_stay(tmp_path):
     assert bits(jp.load(path)) == bits(low_rank(seed=1))
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    loop, pipe = tmp_path / "loop.npz", tmp_path / "pipe.npz"
+    loop.symlink_to(loop)
+    os.mkfifo(pipe)
+    for path in (loop, pipe):
+        with pytest.raises(OSError, match=path.name):
+            jp.save(path, low_rank())
+    assert loop.is_symlink()
+    assert pipe.is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["loop.npz", "pipe.npz"]
+
+
 def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
     path = tmp_path / ("n" * 251 + ".npz")
     jp.save(path, low_rank())
