@@ -10,12 +10,14 @@ import tempfile
 # Several workers share the cores: LAPACK's own threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Both workers compile at once: parts of a program side by side would only cost time.  Without
-# LLVM's optimisation a third less; what the slow run compiles is what users run.  Workers inherit.
+# optimisation, by the plainer of XLA's two code generators, programs are compiled in a third of
+# the time; what the slow run compiles is what users run.  Workers inherit.
+PLAIN = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "")
         + " --xla_cpu_parallel_codegen_split_count=1"
-        + (" --xla_backend_optimization_level=0" if "--slow" not in sys.argv else "")
+        + (PLAIN if "--slow" not in sys.argv else "")
     ).strip()
 # What one process of a run has compiled serves the others: both workers, and the commands that
 # tests start.  The first process makes the folder, and takes it away at the end.
