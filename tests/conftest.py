@@ -6,13 +6,16 @@ import os
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 
 # Several workers share the cores: LAPACK's own threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Both workers compile at once: parts of a program side by side would only cost time.  Without
-# optimisation, by the plainer of XLA's two code generators, programs are compiled in a third of
-# the time; what the slow run compiles is what users run.  Workers inherit.
-PLAIN = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# optimisation, and by the plainer of XLA's two code generators while it had two, programs are
+# compiled in a third of the time; what the slow run compiles is what users run.  Workers inherit.
+PLAIN = " --xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):
+    PLAIN += " --xla_cpu_use_fusion_emitters=false"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "")
