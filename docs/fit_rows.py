@@ -26,6 +26,8 @@ process, processes = jax.process_index(), jax.process_count()
 inputs = np.load(options.inputs, mmap_mode="r")
 targets = np.load(options.targets, mmap_mode="r")
 num_samples = len(inputs)
+if len(targets) != num_samples:
+    raise SystemExit(f"{options.targets} has {len(targets)} numbers for {num_samples} rows")
 first, last = (num_samples * number // processes for number in (process, process + 1))
 lifting, targets = jp.shard_rows(inputs[first:last], targets[first:last])
 print(f"process {process} has rows {first} to {last} of {num_samples}", flush=True)

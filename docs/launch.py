@@ -40,6 +40,10 @@ def main() -> int:
     parser.add_argument("script")
     parser.add_argument("args", nargs=argparse.REMAINDER)
     options = parser.parse_args()
+    if options.coordinator is None and options.process is not None:
+        parser.error("--process is one of a job: it needs --coordinator and --processes")
+    if options.coordinator is not None and not options.coordinator.rpartition(":")[2].isdigit():
+        parser.error(f"--coordinator is {options.coordinator}; expected HOST:PORT")
     if options.processes is None or options.coordinator is not None:
         return join(options)
     if options.processes < 1:

@@ -112,11 +112,14 @@ def claim(path: Path) -> sqlite3.Connection:
         RefusedError: another process has it, or the folder cannot be written.
     """
     file = path.with_suffix(".lock")
+    lock = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = sqlite3.connect(file, timeout=0.5, isolation_level=None, check_same_thread=False)
         lock.execute("BEGIN EXCLUSIVE")
     except (OSError, sqlite3.Error) as error:
+        if lock is not None:
+            lock.close()
         if "locked" in str(error):
             raise RefusedError(
                 f"{path} is in use by another process; wait, or use --out"

@@ -15,8 +15,10 @@ class HalfPrecision:
 
     Halves the memory of X and the time to read it.  Rounding X to bfloat16 changes an
     entry by up to 0.4 %, to float16 by 0.05 % (up to 65504): the fit is that of the rounded
-    inputs, so targets of the exact ones leave a residual of about that size.  On CPU
-    bfloat16 takes a copy of X in 16 bits, float16 takes none.  Not for `with_linear_terms`,
+    inputs, so targets of the exact ones leave a residual of about that size.  On one CPU
+    device bfloat16 takes a copy of X in 16 bits, float16 takes none.  With several devices, and
+    where the compiler of an accelerator does not multiply 16-bit rows by float32 as they are, a
+    product takes a float32 copy of X for as long as it lasts.  Not for `with_linear_terms`,
     `shard_rows` or `recover`.
 
     Attributes:

@@ -44,8 +44,8 @@ def shard_rows(
         given and nothing is filled up, in every process.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, data that are not real numbers;
-            processes with different columns or dtypes, or only some of them with
+        ValueError, TypeError: shapes that do not fit, data that are not real numbers, or
+            are spread over devices already; processes with different columns or dtypes, or only some of them with
             weights; a mesh with explicit axes, or without devices of some process.
 
     Does not move rows from one process to another: all shards are as large as the
@@ -69,6 +69,11 @@ def shard_rows(
             raise TypeError(
                 "shard_rows was given an array under jit or of several processes; expected "
                 "arrays of this process, such as numpy arrays of its rows"
+            )
+        if isinstance(array, jax.Array) and not array.is_fully_replicated:
+            raise ValueError(
+                f"shard_rows was given an array over {len(array.sharding.device_set)} devices, "
+                "whose last rows may be filling; expected the rows as they were before"
             )
     sharding = _row_sharding(mesh)
     rows_per_device, filled = _agree(rows, dtype, sample_weight is not None, sharding)

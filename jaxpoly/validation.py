@@ -41,6 +41,11 @@ def real_array(
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill it, or give sample_weight=0 to such rows")
     if not isinstance(value, list | tuple | np.ndarray | np.generic | jax.Array | numbers.Number):
+        if type(value).__module__.startswith("jaxpoly."):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; expected an array of numbers: only "
+                "jaxpoly.Lifting takes what stands for one, and only for the solvers"
+            )
         raise TypeError(
             f"{name} is a {type(value).__module__}.{type(value).__name__}; expected a JAX or "
             "numpy array or a list of numbers: convert it with numpy.asarray(...), or "

@@ -58,6 +58,10 @@ def most(data: Any, folder: Path) -> dict[str, Any]:
     keep(answers, "weighted", jp.solve(SOLVERS["gauss_newton"], lifting, targets, key))
     lifting, targets = jp.shard_rows(data["inputs"], data["targets"])
     answers["filled/inputs"], answers["filled/targets"] = lifting.inputs, targets
+    try:
+        jp.shard_rows(lifting.inputs, targets)
+    except ValueError as error:
+        answers["again"] = str(error)
     answers["filled/weight"] = lifting.sample_weight
     keep(answers, "filled", jp.solve(SOLVERS["gauss_newton"], lifting, targets, key))
 

@@ -209,6 +209,16 @@ def test_a_coordinator_that_cannot_be_ends_the_process_with_a_message(process, t
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--processes", "0", "script.py"], []])
+WRONG = {
+    "no processes": ["--processes", "0", "script.py"],
+    "no script": [],
+    "a process of no job": ["--processes", "2", "--process", "1", "script.py"],
+    "no port": ["--coordinator", "host", "--processes", "2", "--process", "0", "script.py"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG.values(), ids=WRONG)
 def test_wrong_usage_is_code_2(words):
-    assert launch(*words).returncode == 2
+    done = launch(*words)
+    assert done.returncode == 2
+    assert "launch.py: error" in done.stderr

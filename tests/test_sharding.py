@@ -161,6 +161,10 @@ def test_rows_that_do_not_are_filled_up_with_zeros_of_zero_weight(data, truth, a
     assert error(answers, "filled", truth) < 1e-10
 
 
+def test_rows_that_were_placed_already_are_refused_for_their_filling(answers):
+    assert "over 8 devices, whose last rows may be filling" in str(answers["again"])
+
+
 def test_weights_count_over_devices_too(data, answers):
     def solve(weight):
         lifting = jp.Lifting(data["inputs"], weight)
