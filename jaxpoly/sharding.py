@@ -45,8 +45,9 @@ def shard_rows(
 
     Raises:
         ValueError, TypeError: shapes that do not fit, data that are not real numbers, or
-            are spread over devices already; processes with different columns or dtypes, or only some of them with
-            weights; a mesh with explicit axes, or without devices of some process.
+            are spread over devices already; processes with different columns or dtypes, or
+            only some of them with weights; a mesh with explicit axes, or without devices of
+            some process.
 
     Does not move rows from one process to another: all shards are as large as the
     largest, so the processes should have about the same number of rows a device.

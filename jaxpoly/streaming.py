@@ -113,8 +113,8 @@ class StreamedRows:
         """Return the carry after `visit(carry, start, rows of X, *rest)` of every block."""
         if any(isinstance(array, jax.core.Tracer) for array in rest):
             raise TypeError(
-                "streamed inputs were used under jit, vmap, grad or in trajectory, where nothing can "
-                "be read from disk; call jaxpoly.solve, or init_run and advance, directly"
+                "streamed inputs were used under jit, vmap, grad or in trajectory, where nothing "
+                "can be read from disk; call jaxpoly.solve, or init_run and advance, directly"
             )
         for start, rows in self._blocks():
             carry = visit(carry, start, rows, *rest)

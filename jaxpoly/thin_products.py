@@ -6,7 +6,6 @@ from jax import Array, lax
 from jaxpoly.precision import matmul
 
 LANES = 4
-THIN = 8  # columns, from which on padding gains nothing while X fits in cache
 
 
 def forward(values: Array, block: Array) -> Array:

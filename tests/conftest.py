@@ -13,15 +13,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Both workers compile at once: parts of a program side by side would only cost time.  Without
 # optimisation, and by the plainer of XLA's two code generators while it had two, programs are
 # compiled in a third of the time; what the slow run compiles is what users run.  Workers inherit.
-PLAIN = " --xla_backend_optimization_level=0"
-if version("jaxlib").startswith("0.10."):
-    PLAIN += " --xla_cpu_use_fusion_emitters=false"
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_cpu_parallel_codegen_split_count=1"
-        + (PLAIN if "--slow" not in sys.argv else "")
-    ).strip()
+    _flags = [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"]
+    if "--slow" not in sys.argv:
+        _flags.append("--xla_backend_optimization_level=0")
+        if version("jaxlib").startswith("0.10."):
+            _flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(_flags).strip()
 # What one process of a run has compiled serves the others: both workers, and the commands that
 # tests start.  The first process makes the folder, and takes it away at the end.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

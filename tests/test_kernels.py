@@ -1,6 +1,7 @@
 """The kernels equal their formulas, whole or in row blocks, alone or in batches."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +106,20 @@ def test_targets_that_share_inputs_become_one_large_product():
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert len(products) == 2
     assert not any("batching_dims" in line for line in products)
+    # Three columns for each target: none is added, as it is for one.
+    assert all("x3xf32>" in line.rpartition("->")[2] for line in products), products
+
+
+@pytest.mark.usefixtures("form")
+def test_batches_of_batches_equal_their_problems_one_by_one():
+    data = arrays(9, "float64", (2, 41, 6), (2, 3, 6, 5), (2, 3, 41))
+    # Of targets that share X, of several X; and the other way round.
+    of_targets = jax.vmap(jax.vmap(_scaled_sweep, in_axes=(None, 0, 0)))
+    of_inputs = jax.vmap(jax.vmap(_scaled_sweep), in_axes=(None, 1, 1), out_axes=1)
+    for batch, i, j in product(map(jax.jit, (of_targets, of_inputs)), range(2), range(3)):
+        expected = _scaled_sweep(*map(jnp.asarray, (data[0][i], data[1][i, j], data[2][i, j])))
+        for found, one in zip(batch(*data), expected, strict=True):
+            assert_allclose(found[i, j], one, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("form")
@@ -118,6 +133,11 @@ def test_the_linear_kernels_can_be_transposed():
     symmetric = partial(_first, inputs, weight)
     back = jax.linear_transpose(symmetric, block)(block)[0]
     assert_allclose(back, symmetric(block), rtol=1e-12, atol=1e-12)
+    blocks = jnp.stack([block, -block, 2 * block])
+    transposed = jax.jit(lambda b: jax.linear_transpose(jax.vmap(symmetric), b)(b)[0])(blocks)
+    assert_allclose(transposed, jax.vmap(symmetric)(blocks), rtol=1e-12, atol=1e-12)
+    of_each = jax.vmap(lambda b: jax.linear_transpose(symmetric, b)(b)[0])(blocks)
+    assert_allclose(of_each, transposed, rtol=1e-12, atol=1e-12)
 
 
 def _first(inputs, weight, block):
