@@ -75,15 +75,15 @@ class Data(NamedTuple):
 
 
 def kit_gradient(inputs: Array, factor: Array, signs: Array, targets: Array) -> Array:
-    """Return `X^T diag(v) X U` by what the kit offers for it."""
-
-    def weigh(products: Array, targets: Array) -> Array:
-        # The sweep may have added columns of zeros.
-        weights = jnp.pad(signs, (0, products.shape[1] - len(signs)))
-        forms = jnp.sum(products**2 * weights[None, :], axis=1)
-        return (forms - targets)[:, None] * products
-
+    """Return `X^T diag(v) X U` by what the kit offers for it; the signs are as drawn."""
     return kernels.sweep(inputs, factor, weigh, targets)[0]
+
+
+def weigh(products: Array, targets: Array) -> Array:
+    """Return the products times `v`, with signs that alternate; columns of zeros stay zero."""
+    signs = 1 - 2 * (jnp.arange(products.shape[1]) % 2).astype(products.dtype)
+    forms = jnp.sum(products**2 * signs[None, :], axis=1)
+    return (forms - targets)[:, None] * products
 
 
 def natural_gradient(inputs: Array, factor: Array, signs: Array, targets: Array) -> Array:
