@@ -9,8 +9,8 @@ Which form is chosen, and why (two CPU cores, in reads of X; a plain sum over X 
 
 - `project` is one matrix product everywhere: 1.0 to 2.5 reads for up to 5 columns.
 - `back_project` and `sweep` on a CPU go through blocks of rows, two a turn (`row_blocks`).  The
-  second product of a sweep then finds its block in cache: 2.2 to 4 reads for 5 columns
-  instead of 4.5 to 8.  Blocks are cut out by `dynamic_slice`: indexing a reshaped X is slower.
+  second product of a sweep then finds its block in cache: 1.8 to 3.7 reads for 5 columns
+  instead of 2.8 to 7.7.  Blocks are cut out by `dynamic_slice`: indexing a reshaped X is slower.
 - The way back on a CPU is rows^T X and not X^T rows, with rows^T written out before: two to
   four times as fast for the same product.
 - An X of up to `CACHE_BYTES` fits in cache as a whole; there the columns are padded to a
